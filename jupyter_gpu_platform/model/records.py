@@ -1,0 +1,57 @@
+"""The output log's records, and the cursor by which readers follow it.
+
+A record is one JSON object on one line. It is numbered where it is born, by the runner, and never re-encoded on
+its way: agent and control service move whole lines. Fields of every record: ``seq`` (from 1, without holes, per
+(job, attempt, replica, execution)), ``time`` (seconds since the epoch), ``type``. By type:
+
+=============== ====================================================================================
+stream          ``name`` ("stdout" | "stderr"), ``text``
+display         ``data``, ``metadata``, ``transient``, ``update`` (bool)
+clear           ``wait`` (bool)
+result          ``data``, ``metadata``, ``execution_count``
+error           ``ename``, ``evalue``, ``traceback`` (list of lines)
+comm            ``msg_type`` ("comm_open" | "comm_msg" | "comm_close"), ``content``, ``metadata``, ``buffers`` (base64)
+gap             ``message``, ``code``: output is missing here and why ("output_limit", "supervisor_killed", …)
+exit            ``exit_code``, ``signal``, ``reason`` ({code, message} or null): always the last one of an attempt
+=============== ====================================================================================
+
+Readers get, added to each: ``cursor``, ``attempt``, ``replica``.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from .. import errors
+
+
+class StreamKey(NamedTuple):
+    """Names one numbered sequence of records."""
+
+    job: str
+    attempt: int
+    replica: int = 0
+    execution: int = 0
+
+
+def encode_cursor(position: int) -> str:
+    """Give readers a cursor for *position*: the count of records of the job's log that were read."""
+    return f"c{position:x}"
+
+
+def decode_cursor(cursor: str) -> int:
+    """Read a cursor back; the empty one stands for the beginning.
+
+    :raises InvalidCursor: it was not made by :func:`encode_cursor`.
+    """
+    if not cursor:
+        return 0
+    try:
+        if cursor[0] != "c" or len(cursor) > 17 or cursor[1:] != f"{int(cursor[1:], 16):x}":
+            raise ValueError
+        return int(cursor[1:], 16)
+    except ValueError:
+        raise errors.InvalidCursor(
+            f"{cursor[:40]!r} is not a cursor of this log",
+            hint="Pass a cursor exactly as an earlier answer gave it, or none to read from the beginning.",
+        ) from None

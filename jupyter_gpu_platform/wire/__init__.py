@@ -1,0 +1,1 @@
+"""What crosses the agent connection: messages, and the session's state machine. No I/O."""
