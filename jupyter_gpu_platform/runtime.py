@@ -1,24 +1,26 @@
 """The runtime file: how programs of one user find the platform that runs on this machine, and tell a live one.
 
 The control service writes the file once it listens; the client, the agent and the command line read it. It holds a
-token, so it is readable by its owner only. A home directory may be shared by several hosts, hence the host's boot
-id in it: another host's file is not ours, and its token goes nowhere.
+token, so it is readable by its owner only. A home directory may be shared by several hosts, hence the host's name in
+the file's own and its boot id inside: another host's file is not ours, and its token goes nowhere.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import re
 import socket
+import stat
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
 
+from . import errors
+
 FORMAT = 1
-FILE_NAME = "gpu-platform.json"
-LOCK_NAME = "gpu-platform.lock"
 #: the cluster that a local platform's own agent is
 LOCAL_CLUSTER = "local"
 
@@ -61,11 +63,11 @@ def boot_id() -> str:
 def process_start(pid: int) -> int | None:
     """Return when process *pid* started, in clock ticks since boot; None when there is none (a zombie is none)."""
     try:
-        stat = Path(f"/proc/{pid}/stat").read_bytes()
+        line = Path(f"/proc/{pid}/stat").read_bytes()
     except OSError:
         return None
     # The second field, the program's name, may hold blanks and brackets: count from its last bracket.
-    fields = stat[stat.rindex(b")") + 2 :].split()
+    fields = line[line.rindex(b")") + 2 :].split()
     return None if fields[0] in (b"Z", b"X") else int(fields[19])
 
 
@@ -89,16 +91,49 @@ def default_state_dir(environ: Mapping[str, str] = os.environ) -> Path:
     return Path.home() / ".local" / "state" / "jupyter-gpu-platform"
 
 
+def _host_path(ending: str) -> Path:
+    host = re.sub(r"[^A-Za-z0-9._-]", "-", socket.gethostname()) or "localhost"
+    return runtime_dir() / f"gpu-platform-{host}.{ending}"
+
+
 def runtime_path() -> Path:
-    return runtime_dir() / FILE_NAME
+    """Return this host's runtime file: hosts that share a home have one each."""
+    return _host_path("json")
+
+
+def lock_path() -> Path:
+    """Return the file that starters of the local platform lock, so that two never start two."""
+    return _host_path("lock")
 
 
 def read_runtime_file(path: Path | None = None) -> RuntimeFile | None:
-    """Read the runtime file; None when there is none, or none that this release understands."""
+    """Read the runtime file; None when there is none, or none that this release understands.
+
+    :raises LocalPlatformError: somebody else owns, reads or may have planted it: its token and URL can't be trusted.
+    """
+    path = path or runtime_path()
     try:
-        return msgspec.json.decode((path or runtime_path()).read_bytes(), type=RuntimeFile)
+        return msgspec.json.decode(_read_private(path), type=RuntimeFile)
     except (FileNotFoundError, NotADirectoryError, msgspec.DecodeError):
         return None
+    except OSError as error:
+        raise errors.LocalPlatformError(f"{path} can't be read: {error.strerror}", hint="Remove it.") from error
+
+
+def _read_private(path: Path) -> bytes:
+    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK), "rb") as file:
+        found = os.fstat(file.fileno())
+        if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid():
+            raise errors.LocalPlatformError(
+                f"{path} belongs to another user, so its token is not used", hint=f"Remove it: rm -f {path}"
+            )
+        if found.st_mode & 0o077:
+            raise errors.LocalPlatformError(
+                f"{path} holds a token and is open to other users (mode {stat.S_IMODE(found.st_mode):o})",
+                hint=f"Stop the platform and remove the file, so that a new token is made: "
+                f"kill the process named in it, then rm -f {path}",
+            )
+        return file.read()
 
 
 def write_private(path: Path, content: bytes) -> None:
