@@ -1,0 +1,288 @@
+"""Waiting for a job under a cell: a thread reads, the cell's own thread shows.
+
+Magic functions are synchronous and messages belong to the cell whose thread publishes them, so the network is read
+in a thread of its own (`Feed`) and everything is shown from the thread that runs the cell (`watch`). The queue
+between them is a `SimpleQueue`, since a signal handler puts into it too: its ``put`` is reentrant.
+"""
+
+from __future__ import annotations
+
+import queue
+import sys
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from .. import errors
+from ..model.jobs import Job, Phase
+from . import failures
+from .interrupting import OnInterrupt, catching, next_step
+from .replay import Replay
+from .waiting import Card
+
+if TYPE_CHECKING:
+    from ..client import Client
+
+#: Records that may wait to be shown; the reader pauses beyond, so that a fast job can't fill the kernel's memory.
+_WINDOW = 2000
+#: Seconds between two looks at a job that shows no output.
+_LOOK = 1.0
+#: Seconds the service may be away before the cell says so.
+_PATIENCE_WITH_SERVICE = 3.0
+
+
+class Submitted(NamedTuple):
+    job: Job
+
+
+class Record(NamedTuple):
+    record: dict[str, Any]
+
+
+class Looked(NamedTuple):
+    job: Job
+
+
+class Said(NamedTuple):
+    """A sentence for the person, shown on stderr."""
+
+    text: str
+
+
+class Pressed(NamedTuple):
+    """Ctrl-C, or the stop button."""
+
+
+class Ended(NamedTuple):
+    job: Job
+
+
+class Broken(NamedTuple):
+    error: Exception
+
+
+Event = Submitted | Record | Looked | Said | Pressed | Ended | Broken
+
+
+class Feed:
+    """Submits (or finds) a job and reads its output, in a thread; gives what happens as events.
+
+    :param connect: gives the client, and starts the local platform where that is what it takes.
+    :param begin: submits the job, or looks it up.
+    """
+
+    def __init__(self, connect: Callable[[], Client], begin: Callable[[Client], Job]) -> None:
+        self._connect, self._begin = connect, begin
+        self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
+        self._room = threading.Semaphore(_WINDOW)
+        self._stopped = threading.Event()
+        self._looking = False
+        self._client: Client | None = None
+        self.job: Job | None = None
+        #: the person gave up before the job had an id: it is cancelled as soon as it has one
+        self.unwanted = False
+
+    def start(self) -> None:
+        threading.Thread(target=self._read, name="gpu-run-output", daemon=True).start()
+
+    def stop(self) -> None:
+        """Read no further; the job is not touched."""
+        self._stopped.set()
+        self._room.release()
+
+    def press(self) -> None:
+        """Note a press of Ctrl-C; called by the signal handler."""
+        self._events.put(Pressed())
+
+    def next(self, timeout: float | None) -> Event | None:
+        """Return the next event, or None when none came within *timeout* seconds (None: for ever)."""
+        try:
+            event = self._events.get(timeout=timeout)
+        except queue.Empty:
+            return None
+        if isinstance(event, Record):
+            self._room.release()
+        return event
+
+    @property
+    def idle(self) -> bool:
+        return self._events.empty()
+
+    def look(self) -> None:
+        """Begin to look at the job's phase once a second."""
+        if not self._looking:
+            self._looking = True
+            threading.Thread(target=self._look, name="gpu-run-phase", daemon=True).start()
+
+    def stop_looking(self) -> None:
+        self._looking = False
+
+    def ask(self, what: str) -> None:
+        """Ask for an ``interrupt`` or a ``cancel`` without keeping the cell's thread."""
+        threading.Thread(target=self._ask, args=(what,), name=f"gpu-run-{what}", daemon=True).start()
+
+    def _read(self) -> None:
+        try:
+            client = self._client = self._connect()
+            self.job = self._begin(client)
+            self._events.put(Submitted(self.job))
+            if self.unwanted:
+                client.cancel(self.job.id)
+            for record in client.follow(self.job.id):
+                self._room.acquire()
+                if self._stopped.is_set():
+                    return
+                self._events.put(Record(record))
+            self._events.put(Ended(client.job(self.job.id)))
+        except Exception as error:  # noqa: BLE001 - the thread's edge: the cell's thread raises it
+            self._events.put(Broken(error))
+
+    def _look(self) -> None:
+        away = 0.0
+        while self._looking and not self._stopped.is_set():
+            try:
+                if self._client is not None and self.job is not None:
+                    self._events.put(Looked(self._client.job(self.job.id)))
+                away = 0.0
+            except errors.GpuPlatformError as error:
+                away += _LOOK
+                if away == _PATIENCE_WITH_SERVICE:
+                    self._events.put(Said(f"The GPU service can't be reached, trying again: {error.message}"))
+            self._stopped.wait(_LOOK)
+
+    def _ask(self, what: str) -> None:
+        client, job = self._client, self.job
+        if client is None or job is None:
+            self.unwanted = True
+            return
+        try:
+            if what == "interrupt":
+                try:
+                    client.interrupt(job.id)
+                    return
+                except errors.Conflict:
+                    if client.job(job.id).phase.ended:
+                        return
+                    self._events.put(Said(f"Job {job.id} runs no code yet: cancelling it."))
+            client.cancel(job.id)
+        except errors.Conflict:
+            return  # it has ended meanwhile
+        except errors.GpuPlatformError as error:
+            self._events.put(Said(f"Job {job.id} could not be asked to {what}: {error}"))
+
+
+def watch(shell: Any, feed: Feed, *, on_interrupt: OnInterrupt = "cancel") -> Job:
+    """Show a job's output under the cell until it ends, and return the job as it ended.
+
+    :raises FarError: its code raised; a child class with the far class's name.
+    :raises JobFailed: it ended badly in another way.
+    :raises KeyboardInterrupt: the wait was interrupted.
+    :raises GpuPlatformError: the platform could not be reached, or refused.
+    """
+    return _Watch(shell, feed, on_interrupt).run()
+
+
+class _Watch:
+    def __init__(self, shell: Any, feed: Feed, on_interrupt: OnInterrupt) -> None:
+        self._feed = feed
+        self._on_interrupt = on_interrupt
+        self._replay = Replay(shell)
+        self._card = Card(shell)
+        self._presses = 0
+
+    def run(self) -> Job:
+        with catching(self._feed.press):
+            self._feed.start()
+            try:
+                ended = self._show_until_the_end()
+            finally:
+                self._feed.stop()
+                self._replay.flush()
+        return self._conclude(ended)
+
+    def _show_until_the_end(self) -> Job:
+        while True:
+            if self._feed.idle:
+                self._replay.flush()
+            event = self._feed.next(self._patience())
+            match event:
+                case Record(record):
+                    self._show(record)
+                case Looked(job):
+                    self._card.update(job)
+                case Pressed():
+                    self._press()
+                case Said(text):
+                    _say(text)
+                case Ended(job):
+                    self._card.end(job)
+                    return job
+                case Broken(error):
+                    self._replay.release()
+                    self._card.settle()
+                    raise error from None
+                case _:
+                    self._on_time()
+
+    def _patience(self) -> float | None:
+        times = [left for left in (self._card.patience_left, self._replay.hold_left) if left is not None]
+        return min(times) if times else None
+
+    def _on_time(self) -> None:
+        if self._card.patience_left == 0:
+            self._feed.look()
+        if self._replay.hold_left == 0:
+            self._replay.release()
+
+    def _show(self, record: dict[str, Any]) -> None:
+        if not self._card.settled and record.get("type") not in ("exit", "eof"):
+            self._feed.stop_looking()
+            self._card.settle(self._feed.job)
+        self._replay.record(record)
+
+    def _press(self) -> None:
+        self._presses += 1
+        job = self._feed.job
+        name = f"job {job.id}" if job else "the job"
+        match next_step(self._presses, on_interrupt=self._on_interrupt, running=job is not None):
+            case "interrupt":
+                _say(f"Interrupting {name}; press again to cancel it.")
+                self._feed.ask("interrupt")
+            case "cancel":
+                _say(f"Cancelling {name}; press again to stop waiting for it.")
+                self._feed.ask("cancel")
+            case "detach":
+                come_back = f" Come back with: %gpu attach {job.id}" if job else ""
+                raise failures.interrupted(f"{name} goes on.{come_back}")
+            case "leave":
+                raise failures.interrupted(f"no longer waiting for {name}; it was asked to stop")
+
+    def _conclude(self, job: Job) -> Job:
+        """Return the ended job, or raise what it ended with."""
+        far = self._replay.error
+        if self._presses:
+            if far is not None and far.get("ename") == "KeyboardInterrupt":
+                raise self._replay.exception() or KeyboardInterrupt
+            self._replay.release()
+            raise failures.interrupted(f"job {job.id} {_AFTER_INTERRUPT.get(job.phase, job.phase.value)}")
+        if job.phase is Phase.SUCCEEDED:
+            self._replay.release()
+            return job
+        if far is not None and (job.reason is None or job.reason.code in ("error", "exit_code")):
+            error = self._replay.exception()
+            assert error is not None  # there was a record of it
+            raise error
+        self._replay.release()
+        raise failures.from_job(job)
+
+
+_AFTER_INTERRUPT = {
+    Phase.CANCELLED: "was cancelled",
+    Phase.FAILED: "was interrupted",
+    Phase.SUCCEEDED: "was interrupted, caught that, and ended well",
+}
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(text + "\n")
+    sys.stderr.flush()
