@@ -193,6 +193,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     retries_left: int = 0
     cancel_requested: bool = False
     created: float
+    #: since when it waits for its next attempt, where that is not its first; the queue limit counts from here
+    requeued: float | None = None
     started: float | None = None
     ended: float | None = None
     exit_code: int | None = None

@@ -10,6 +10,7 @@ compares by identity to see whether there is something to write.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Literal, NamedTuple
 
 import msgspec
@@ -53,6 +54,21 @@ def _touched(job: Job, **changes: object) -> Job:
     return replace(job, version=job.version + 1, **changes)
 
 
+def _requeued(job: Job, why: Reason, *, now: float) -> Job:
+    """Back into the queue, without a trace of the attempt that ended."""
+    return _touched(
+        job,
+        phase=Phase.QUEUED,
+        reason=why,
+        requeued=now,
+        cancel_requested=False,
+        cluster=None,
+        ended=None,
+        exit_code=None,
+        unreachable_since=None,
+    )
+
+
 def wait(job: Job, reason: Reason) -> Job:
     """Say why a queued job waits."""
     if job.phase is not Phase.QUEUED or job.reason == reason:
@@ -60,15 +76,28 @@ def wait(job: Job, reason: Reason) -> Job:
     return _touched(job, reason=reason)
 
 
-def place(job: Job, *, cluster: str, now: float) -> Rows:
+def hold_back(job: Job, unknown: Collection[str]) -> Reason | None:
+    """Say why a queued job must not be placed: attempts of it that this store doesn't know may still run.
+
+    :param unknown: clusters whose agents hold such an attempt (after a restored backup) and no admin has decided on.
+    """
+    if not unknown:
+        return None
+    names = ", ".join(sorted(unknown))
+    text = f"an attempt of it from before the store was restored may still run on {names}; an admin has to decide"
+    return Reason(code="unknown_attempt", message=text, details={"clusters": names})
+
+
+def place(job: Job, *, cluster: str, now: float, gpus: tuple[str, ...] = (), above: int = 0) -> Rows:
     """Give a queued job's next attempt to *cluster*.
 
+    :param above: the number is greater than this one too: after a restored backup, those of the lost time are skipped.
     :raises Conflict: the job is not queued: it has an attempt that may still run, or it has ended.
     """
     if job.phase is not Phase.QUEUED:
         raise errors.Conflict(f"job {job.id} is {job.phase}, not queued")
-    number = job.attempt + 1
-    attempt = Attempt(job=job.id, number=number, cluster=cluster, created=now)
+    number = max(job.attempt, above) + 1
+    attempt = Attempt(job=job.id, number=number, cluster=cluster, created=now, gpus=gpus)
     job = _touched(job, phase=Phase.STARTING, attempt=number, cluster=cluster, reason=None, unreachable_since=None)
     return Rows(job, attempt)
 
@@ -120,9 +149,13 @@ def end(job: Job, attempt: Attempt, report: Report, *, cluster: str, now: float)
         reason=report.reason,
         generation=attempt.generation + 1,
     )
-    stopped = report.reason is not None and report.reason.code == "stopped"
-    outcome: dict[str, object] = {"exit_code": report.exit_code, "reason": report.reason, "unreachable_since": None}
-    if report.exit_code == 0 and not stopped:
+    if attempt.claimed is None and report.reason is None:
+        why = Reason(code="start_failed", message="it ended before any of the job's code ran")
+        attempt = replace(attempt, reason=why)
+    stopped = attempt.reason is not None and attempt.reason.code == "stopped"
+    outcome: dict[str, object] = {"exit_code": report.exit_code, "reason": attempt.reason, "unreachable_since": None}
+    # What was never claimed has run no user code: its exit code is the runner's own and proves no success.
+    if report.exit_code == 0 and not stopped and attempt.claimed is not None:
         return Rows(_touched(job, phase=Phase.SUCCEEDED, ended=now, **outcome), attempt)
     if job.cancel_requested:
         return Rows(_touched(job, phase=Phase.CANCELLED, ended=now, **outcome), attempt)
@@ -132,8 +165,7 @@ def end(job: Job, attempt: Attempt, report: Report, *, cluster: str, now: float)
             message=f"attempt {attempt.number} failed; {job.retries_left} more to go",
             details={"attempt": attempt.number, "exit_code": report.exit_code},
         )
-        left = job.retries_left - 1
-        return Rows(_touched(job, phase=Phase.QUEUED, retries_left=left, **outcome | {"reason": again}), attempt)
+        return Rows(_requeued(replace(job, retries_left=job.retries_left - 1), again, now=now), attempt)
     return Rows(_touched(job, phase=Phase.FAILED, ended=now, **outcome), attempt)
 
 
@@ -161,7 +193,7 @@ def interrupt(job: Job, attempt: Attempt | None) -> Attempt:
     return replace(attempt, interrupts=attempt.interrupts + 1, generation=attempt.generation + 1)
 
 
-def retry(job: Job) -> Job:
+def retry(job: Job, *, now: float) -> Job:
     """Queue an ended job for one more attempt.
 
     :raises Conflict: the job has not ended.
@@ -169,9 +201,7 @@ def retry(job: Job) -> Job:
     if not job.phase.ended:
         raise errors.Conflict(f"job {job.id} is {job.phase}", hint="Only a job that has ended can be retried.")
     why = Reason(code="retry_requested", message="retried by a person")
-    return _touched(
-        job, phase=Phase.QUEUED, cancel_requested=False, reason=why, ended=None, exit_code=None, cluster=None
-    )
+    return _requeued(job, why, now=now)
 
 
 def abandon(job: Job, attempt: Attempt | None, *, now: float) -> Rows:
@@ -204,7 +234,8 @@ def regain_contact(job: Job) -> Job:
 def expire(job: Job, *, now: float) -> Job:
     """End a job that has waited longer than its own queue limit."""
     limit = job.spec.limits.max_queue_seconds
-    if job.phase is not Phase.QUEUED or limit is None or now - job.created < limit:
+    since = job.created if job.requeued is None else job.requeued
+    if job.phase is not Phase.QUEUED or limit is None or now - since < limit:
         return job
     waited = job.reason.message if job.reason else "no reason was found yet"
     why = Reason(code="queue_time", message=f"waited longer than {limit:g} s: {waited}", details={"limit": limit})

@@ -126,6 +126,8 @@ class Desired(msgspec.Struct, frozen=True, kw_only=True):
     attempt: int
     generation: int
     action: Action
+    #: what claimed it; an attempt that is claimed is never started anew: where nothing is left of it, that is reported
+    incarnation: str = ""
     interrupts: int = 0
     grace: float = 10.0
     #: with ``run`` only
