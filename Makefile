@@ -1,0 +1,51 @@
+# The few verbs people need. Each says what it does, sets up what it needs in .venv, and is quick when nothing changed.
+# Needs: Debian or Ubuntu with Python >= 3.11 (Node.js only once the JupyterLab extension is built).
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+#: the notebook that `make demo` runs
+NOTEBOOK ?= examples/quickstart.ipynb
+
+.PHONY: help demo lab test lint bench clean
+.DEFAULT_GOAL := help
+
+help: ## Show these verbs
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
+
+demo: $(VENV)/.examples ## Run a notebook with %%gpu_run on this machine and print its outputs
+	@echo "→ running $(NOTEBOOK) (the platform starts on demand and leaves by itself when idle)"
+	@$(BIN)/python examples/show.py $(NOTEBOOK)
+
+lab: $(VENV)/.lab ## Open JupyterLab on the example notebooks
+	@echo "→ starting JupyterLab on examples/"
+	@$(BIN)/jupyter lab --notebook-dir=examples
+
+test: $(VENV)/.test ## Run all tests
+	@echo "→ running the tests"
+	@$(BIN)/pytest $(TESTS)
+
+lint: $(VENV)/.test ## Check style, types, layers and sizes
+	@echo "→ ruff, mypy, import-linter, module sizes"
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-cache
+	@git ls-files '*.py' | xargs wc -l | awk '$$2 != "total" && $$1 > 600 { print $$2 ": " $$1 " lines (at most 600)"; bad = 1 } END { exit bad }'
+
+bench: $(VENV)/.test ## Take the figures in benchmarks/ (quick form)
+	@for program in benchmarks/bench_*.py; do echo "→ $$program"; $(BIN)/python $$program --quick || exit 1; done
+
+clean: ## Remove the environment and all caches of this checkout
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis dist
+
+# One stamp per set of packages; each is newer than the list it was installed from.
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python >= 3.11 is needed: make PYTHON=python3.x"; exit 1; }
+	@echo "→ making $(VENV)"
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); echo "Python's venv module is missing: apt-get install python3-venv"; exit 1; }
+
+$(VENV)/.examples $(VENV)/.lab $(VENV)/.test: $(VENV)/.%: pyproject.toml | $(VENV)/bin/python
+	@echo "→ installing this checkout with [$*] into $(VENV)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[$*]'
+	@touch $@
