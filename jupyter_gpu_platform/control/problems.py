@@ -1,0 +1,65 @@
+"""Problem documents (RFC 9457): the one form in which every error leaves the service."""
+
+from __future__ import annotations
+
+import http
+import re
+
+import msgspec
+
+from .. import errors
+
+MEDIA_TYPE = "application/problem+json"
+#: seconds after which a refused caller may try again
+RETRY_AFTER = 1
+
+_AT_PATH = re.compile(r"^(?P<what>.*) - at `(?P<path>[^`]+)`$", re.DOTALL)
+# An escaped NUL: \u0000 whose backslash is not itself escaped.
+_NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
+
+
+class Problem(msgspec.Struct, frozen=True, kw_only=True):
+    """What went wrong. *code* is stable, for programs; *detail* and *hint* are for people."""
+
+    type: str
+    title: str
+    status: int
+    code: str
+    detail: str
+    hint: str = ""
+    #: names this request in the service's log
+    request_id: str = ""
+
+
+def document(error: errors.GpuPlatformError, request_id: str = "") -> bytes:
+    """Make the problem document of *error*."""
+    problem = Problem(
+        type=f"urn:jupyter-gpu-platform:{error.code}",
+        title=http.HTTPStatus(error.status).phrase,
+        status=error.status,
+        code=error.code,
+        detail=error.message,
+        hint=error.hint,
+        request_id=request_id,
+    )
+    return msgspec.json.encode(problem)
+
+
+def invalid(error: Exception, what: str) -> errors.InvalidRequest:
+    """Say in the caller's words what was wrong with *what* ("the body", "the query")."""
+    if isinstance(error, msgspec.ValidationError):
+        match = _AT_PATH.match(str(error))
+        where, why = (match["path"], match["what"]) if match else ("$", str(error))
+        place = what if where == "$" else f"{what}, at {where.removeprefix('$.')}"
+        return errors.InvalidRequest(f"{place}: {_plain(why)}", hint="GET /api/v1/openapi.json describes every field.")
+    return errors.InvalidRequest(f"{what} is not valid JSON: {error}", hint="Send one JSON object, in UTF-8.")
+
+
+def _plain(why: str) -> str:
+    return why[:1].lower() + why[1:].replace("`", "'")
+
+
+def refuse_nul(content: bytes) -> None:
+    """Refuse JSON with NUL in a string: no environment, argument or database column can hold one."""
+    if _NUL.search(content):
+        raise errors.InvalidRequest("the body holds a NUL character (\\u0000)", hint="Remove it.")
