@@ -1,0 +1,354 @@
+"""The blocking client."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from types import TracebackType
+from typing import Self, TypeVar
+
+import httpx
+import msgspec
+
+from .. import errors
+from ..model.jobs import Attempt, Job, JobSpec, Phase
+from . import finding, protocol, streams, transport
+from .protocol import Call, Change, Document, Endpoint, Event, Failure, JobPage, OutputPage, Patience, Record, Status
+
+T = TypeVar("T")
+
+
+def connect(url: str | None = None, token: str | None = None, start: bool = True) -> Client:
+    """Return a client of the platform that is configured, or else of this machine's own.
+
+    :param url: defaults to ``JUPYTER_GPU_URL``; without either, this machine's platform is used.
+    :param token: defaults to ``JUPYTER_GPU_TOKEN``.
+    :param start: start this machine's platform when it doesn't run.
+    :raises LocalPlatformError: this machine's platform can't be started, or doesn't run and *start* is false.
+    """
+    return Client._found(finding.resolver(url, token, start=start))
+
+
+class Client:
+    """Talks to one platform; may be shared by threads.
+
+    Every method raises the `errors.GpuPlatformError` that the service raised, or `errors.Unavailable` when it can't
+    be reached for 30 seconds. Creates carry an idempotency key, so that they are repeated safely.
+    """
+
+    def __init__(self, url: str, token: str, *, resolve: Callable[[], Endpoint] | None = None) -> None:
+        """:param resolve: finds the platform again when it can't be reached: this machine's own moves."""
+        self._endpoint = Endpoint(transport.checked(url), token)
+        self._resolve = resolve
+        self._http = httpx.Client(timeout=transport.TIMEOUT, trust_env=transport.uses_environment(url))
+
+    @classmethod
+    def _found(cls, resolve: Callable[[], Endpoint]) -> Client:
+        endpoint = resolve()
+        client = cls(endpoint.url, endpoint.token, resolve=resolve)
+        client._endpoint = endpoint
+        return client
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} of {self.url}>"
+
+    @property
+    def url(self) -> str:
+        return self._endpoint.url
+
+    @property
+    def is_local(self) -> bool:
+        """Whether this is the platform that this machine started for its user."""
+        return self._endpoint.runtime is not None
+
+    def close(self) -> None:
+        self._http.close()
+
+    # --- sending ---------------------------------------------------------------------------------------------
+
+    def _current(self) -> Endpoint:
+        """Return where to send to, having looked again when the process there is known to be gone."""
+        if self._resolve is not None and not self._endpoint.alive:
+            self._endpoint = self._resolve()
+        return self._endpoint
+
+    def _moved(self, endpoint: Endpoint, failure: Failure) -> bool:
+        """Look whether a token was refused because the platform has been replaced meanwhile."""
+        if self._resolve is None or not isinstance(failure.error, errors.Unauthenticated):
+            return False
+        self._endpoint = self._resolve()
+        return self._endpoint != endpoint
+
+    def _call(self, call: Call[T]) -> T:
+        patience = Patience(time.monotonic(), repeatable=call.repeatable)
+        while True:
+            endpoint = self._current()
+            failure, body = self._try(call, endpoint)
+            if failure is None:
+                try:
+                    return call.decode(body)
+                except msgspec.DecodeError as error:
+                    raise protocol.undecodable(endpoint, error) from error
+            if call.deletes and patience.failures and isinstance(failure.error, errors.NotFound):
+                return call.decode(b"")  # the try before had done it, only its answer was lost
+            if self._moved(endpoint, failure):
+                continue
+            self._pause(patience, failure)
+
+    def _try(self, call: Call[T], endpoint: Endpoint) -> tuple[Failure | None, bytes]:
+        try:
+            response = self._http.request(
+                call.method,
+                endpoint.url + call.path,
+                params=list(call.params),
+                content=call.body,
+                headers=protocol.request_headers(endpoint, call),
+            )
+        except httpx.TransportError as error:
+            failure = transport.lost(error, endpoint)
+            failure.error.__cause__ = error
+            return failure, b""
+        if response.is_success:
+            return None, response.content
+        return protocol.refused(response.status_code, response.headers, response.content), b""
+
+    def _pause(self, patience: Patience, failure: Failure) -> None:
+        delay = patience.delay(failure, time.monotonic())
+        if delay is None:
+            raise failure.error
+        time.sleep(delay)
+
+    def _stream(self, follower: streams.Follower[T], deadline: float | None = None) -> Iterator[T]:
+        """Yield what *follower* reads, over as many connections as it takes.
+
+        :param deadline: on the monotonic clock.
+        :raises TimeoutError: the deadline has passed.
+        """
+        patience = Patience(time.monotonic(), limit=protocol.STREAM_PATIENCE)
+        while not follower.ended:
+            remaining = None if deadline is None else deadline - time.monotonic()
+            if remaining is not None and remaining <= 0:
+                raise TimeoutError
+            endpoint, call = self._current(), follower.call()
+            failure: Failure | None = None
+            try:
+                with self._http.stream(
+                    call.method,
+                    endpoint.url + call.path,
+                    params=list(call.params),
+                    headers=protocol.request_headers(endpoint, call),
+                    timeout=transport.stream_timeout(remaining),
+                ) as response:
+                    if not response.is_success:
+                        failure = protocol.refused(response.status_code, response.headers, response.read())
+                    else:
+                        follower.connected()
+                        for chunk in response.iter_bytes():
+                            patience.restart(time.monotonic())
+                            yield from follower.feed(chunk)
+                            if deadline is not None and time.monotonic() > deadline:
+                                raise TimeoutError
+                        follower.closed()
+            except httpx.TransportError as error:
+                failure = transport.lost(error, endpoint)
+                failure.error.__cause__ = error
+            except msgspec.DecodeError as error:
+                raise protocol.undecodable(endpoint, error) from error
+            if not follower.ended and not (failure and self._moved(endpoint, failure)):
+                self._pause(patience, failure or transport.closed_early(endpoint))
+
+    # --- jobs ------------------------------------------------------------------------------------------------
+
+    def status(self) -> Status:
+        """Say who answers, and as whom it knows the caller."""
+        return self._call(protocol.status())
+
+    def submit(self, spec: JobSpec, idempotency_key: str | None = None) -> Job:
+        """Create a job.
+
+        :param idempotency_key: the same key and spec again give the same job; a new one each time by default.
+        """
+        return self._call(protocol.submit(spec, idempotency_key))
+
+    def submit_many(self, specs: Iterable[JobSpec], idempotency_key: str | None = None) -> tuple[Job, ...]:
+        """Create up to 1000 jobs, all or none."""
+        return self._call(protocol.submit_many(specs, idempotency_key))
+
+    def job(self, job_id: str) -> Job:
+        return self._call(protocol.job(job_id))
+
+    def jobs(
+        self,
+        *,
+        limit: int | None = None,
+        after: str = "",
+        phases: Iterable[Phase | str] = (),
+        project: str = "",
+        owner: str = "",
+        cluster: str = "",
+        name: str = "",
+        labels: Mapping[str, str] | None = None,
+    ) -> JobPage:
+        """Return a page of jobs, newest first."""
+        return self._call(
+            protocol.jobs(
+                limit=limit,
+                after=after,
+                phases=phases,
+                project=project,
+                owner=owner,
+                cluster=cluster,
+                name=name,
+                labels=labels,
+            )
+        )
+
+    def iter_jobs(self, *, phases: Iterable[Phase | str] = (), project: str = "", name: str = "") -> Iterator[Job]:
+        """Yield all jobs, newest first, a page at a time."""
+        phases, after = tuple(phases), ""
+        while True:
+            page = self.jobs(limit=200, after=after, phases=phases, project=project, name=name)
+            yield from page.items
+            if not page.next:
+                return
+            after = page.next
+
+    def wait(self, job_id: str, timeout: float | None = None) -> Job:
+        """Return the job once it has ended.
+
+        :param timeout: seconds.
+        :raises TimeoutError: it goes on, and *timeout* seconds have passed.
+        """
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while True:
+            # The position first: a change between the two is then seen twice, never missed.
+            position = self.jobs(limit=1).log_position
+            job = self.job(job_id)
+            if job.phase.ended:
+                return job
+            try:
+                for change in self._stream(streams.ChangeFollower(position, follow=True), deadline):
+                    if change.object_id == job_id and change.kind.startswith("job"):
+                        job = self.job(job_id)
+                        if job.phase.ended:
+                            return job
+            except errors.Gone:
+                continue  # fell behind the trimmed end of the log: look at the job anew
+
+    def cancel(self, job_id: str) -> Job:
+        """Ask for the job's end; its processes get SIGTERM, and after their grace period SIGKILL."""
+        return self._call(protocol.act(job_id, "cancel"))
+
+    def interrupt(self, job_id: str) -> Job:
+        """Raise KeyboardInterrupt in the job's code, as Ctrl-C would."""
+        return self._call(protocol.act(job_id, "interrupt"))
+
+    def retry(self, job_id: str) -> Job:
+        """Run an ended job again, as its next attempt."""
+        return self._call(protocol.act(job_id, "retry"))
+
+    def abandon(self, job_id: str) -> Job:
+        """Give up an unreachable job; its processes may go on where they are."""
+        return self._call(protocol.act(job_id, "abandon"))
+
+    def delete(self, job_id: str) -> None:
+        """Delete an ended job and its output."""
+        self._call(protocol.delete(job_id))
+
+    def attempts(self, job_id: str) -> tuple[Attempt, ...]:
+        return self._call(protocol.attempts(job_id))
+
+    def events(self, job_id: str, *, after: int = 0, limit: int | None = None) -> tuple[Event, ...]:
+        return self._call(protocol.events(job_id, after=after, limit=limit))
+
+    # --- output and changes ----------------------------------------------------------------------------------
+
+    def output(self, job_id: str, after: str = "", limit: int | None = None) -> OutputPage:
+        """Return the records that are there behind the cursor *after*; a page may not hold all of them."""
+        return self._call(protocol.output(job_id, after=after, limit=limit))
+
+    def follow(self, job_id: str, after: str = "") -> Iterator[Record]:
+        """Yield the job's records as they come, until it has ended and all were yielded.
+
+        A connection that breaks is made anew and goes on where it was; each record carries its ``cursor``.
+
+        :raises Unavailable: the service could not be reached for ten minutes.
+        """
+        return self._stream(streams.OutputFollower(job_id, after))
+
+    def download(self, job_id: str, form: str = "text") -> bytes:
+        """Return the whole output as ``text`` or ``ndjson``."""
+        return self._call(protocol.download(job_id, form))
+
+    def changes(self, after: int, follow: bool = False) -> Iterator[Change]:
+        """Yield the change log behind *after*: what there is, or with *follow* what comes, for ever.
+
+        :raises Gone: the log has been trimmed beyond *after*: list again.
+        """
+        return self._stream(streams.ChangeFollower(after, follow=follow))
+
+    # --- clusters, agents, tokens ----------------------------------------------------------------------------
+
+    def clusters(self) -> list[Document]:
+        return self._call(protocol.documents("clusters"))
+
+    def cluster(self, name: str) -> Document:
+        return self._call(protocol.document("clusters", name))
+
+    def cluster_add(self, name: str) -> Document:
+        """Create a cluster; the answer holds the ``join_token`` for its agent."""
+        return self._call(protocol.create("clusters", name=name))
+
+    def cluster_remove(self, name: str) -> None:
+        self._call(protocol.remove("clusters", name))
+
+    def cluster_join_token(self, name: str) -> Document:
+        """Make another short-lived ``join_token`` for the cluster."""
+        return self._call(protocol.create("clusters", name, "join-tokens"))
+
+    def cluster_inspect(self, name: str) -> Document:
+        """Ask the cluster's agent what it holds right now."""
+        return self._call(protocol.document("clusters", name, "inspect"))
+
+    def unknown_attempts(self, cluster: str) -> list[Document]:
+        """List what the cluster's agent runs and the store does not know (after a restored backup)."""
+        return self._call(protocol.documents("clusters", cluster, "unknown-attempts"))
+
+    def unknown_attempt_remove(self, cluster: str, job_id: str, attempt: int) -> None:
+        self._call(protocol.remove("clusters", cluster, "unknown-attempts", job_id, attempt))
+
+    def agents(self) -> list[Document]:
+        return self._call(protocol.documents("agents"))
+
+    def agent_revoke(self, agent_id: str) -> None:
+        self._call(protocol.remove("agents", agent_id))
+
+    def tokens(self) -> list[Document]:
+        return self._call(protocol.documents("tokens"))
+
+    def token_add(
+        self, user: str, role: str = "user", project: str | None = None, expires_in: float | None = None
+    ) -> Document:
+        """Create an API token; its ``token`` is shown this once.
+
+        :param expires_in: seconds; never when absent.
+        """
+        return self._call(protocol.create("tokens", user=user, role=role, project=project, expires_in=expires_in))
+
+    def token_remove(self, token_id: str) -> None:
+        self._call(protocol.remove("tokens", token_id))
+
+    def shutdown(self, when_idle: bool = False) -> None:
+        """Stop this machine's platform; jobs that run go on, and the next start finds them.
+
+        :raises Conflict: *when_idle* was asked for, and it is not.
+        """
+        self._call(protocol.shutdown(when_idle=when_idle))

@@ -1,0 +1,61 @@
+"""What both clients tell httpx, and how its errors become ours."""
+
+from __future__ import annotations
+
+import ipaddress
+
+import httpx
+
+from .. import errors
+from .protocol import Endpoint, Failure, Trouble
+
+#: seconds; a create waits for its commit, hence the long read
+TIMEOUT = httpx.Timeout(30.0, connect=5.0)
+#: seconds of silence on a stream after which it counts as dead; the service sends something every 10
+STREAM_SILENCE = 30.0
+
+
+def checked(url: str) -> str:
+    """Return *url* without its last slash.
+
+    :raises InvalidRequest: it is not the URL of a web server.
+    """
+    if not url.startswith(("http://", "https://")):
+        raise errors.InvalidRequest(
+            f"{url!r} is not the platform's URL", hint="Give it like https://gpu.example.org (JUPYTER_GPU_URL)."
+        )
+    return url.rstrip("/")
+
+
+def uses_environment(url: str) -> bool:
+    """Say whether proxy settings of the environment apply: never for this machine's own addresses."""
+    host = httpx.URL(url).host
+    try:
+        return not ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host != "localhost"
+
+
+def stream_timeout(remaining: float | None) -> httpx.Timeout:
+    """Return the timeouts of a stream that is wanted for *remaining* seconds (None: for ever)."""
+    silence = STREAM_SILENCE if remaining is None else min(STREAM_SILENCE, max(remaining, 0.01))
+    return httpx.Timeout(30.0, connect=5.0, read=silence)
+
+
+def lost(error: httpx.TransportError, endpoint: Endpoint) -> Failure:
+    """Describe a request that got no answer."""
+    unsent = isinstance(error, (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError))
+    what = str(error) or type(error).__name__
+    if endpoint.runtime is not None:
+        log = f"{endpoint.runtime.state_dir}/logs/control.log"
+        hint = f"See {log}; `jupyter gpu down` and `jupyter gpu up` start it anew. Jobs that run are not touched."
+        message = f"the platform on this machine (process {endpoint.runtime.pid}) doesn't answer: {what}"
+    else:
+        hint = "Check JUPYTER_GPU_URL and the network; jobs that run are not touched."
+        message = f"{endpoint.url} can't be reached: {what}"
+    return Failure(Trouble.UNSENT if unsent else Trouble.CUT, errors.Unavailable(message, hint=hint))
+
+
+def closed_early(endpoint: Endpoint) -> Failure:
+    """Describe a stream that ended in good order before its end: the service is going away."""
+    return Failure(Trouble.CUT, errors.Unavailable(f"{endpoint.url} closed the connection"))
