@@ -1,0 +1,46 @@
+"""A store that is put back from an older copy knows nothing of newer jobs: those are kept, never killed."""
+
+from __future__ import annotations
+
+import shutil
+
+from jupyter_gpu_platform.client import Client, connect, local
+from jupyter_gpu_platform.model.jobs import Command, JobSpec
+
+from .conftest import AGENT, Place, eventually
+
+#: Runs until told, and leaves a mark when it comes to its own end.
+UNTIL_TOLD = 'while [ ! -e "$0/go" ]; do sleep 0.05; done; touch "$0/done-$1"'
+
+
+def test_ten_running_jobs_outlive_the_restore_of_a_copy_taken_before_them(client: Client, place: Place) -> None:
+    before = client.submit(JobSpec(source=Command(argv=("true",))))
+    client.wait(before.id)
+    local.stop()
+    copy = place.root / "copy"
+    copy.mkdir()
+    for path in place.state.glob("*.db*"):
+        shutil.copy2(path, copy)
+
+    with connect() as running:
+        specs = [
+            JobSpec(source=Command(argv=("sh", "-c", UNTIL_TOLD, str(place.root), str(number)))) for number in range(10)
+        ]
+        jobs = running.submit_many(specs)
+        eventually(lambda: all(running.job(job.id).phase == "running" for job in jobs), "all ten to run")
+    local.stop()
+    place.kill(*AGENT)
+    for path in place.state.glob("*.db*"):
+        path.unlink()
+    for path in copy.iterdir():
+        shutil.copy2(path, place.state)
+
+    with connect() as restored:
+        assert restored.job(before.id).phase == "succeeded"
+        unknown = eventually(
+            lambda: found if len(found := restored.unknown_attempts("local")) == 10 else None, "the ten to be listed"
+        )
+        assert {entry["job"] for entry in unknown} == {job.id for job in jobs}
+        assert len(place.processes("sh -c")) >= 10
+        (place.root / "go").touch()
+        eventually(lambda: len(list(place.root.glob("done-*"))) == 10, "all ten to come to their own ends")
