@@ -70,8 +70,13 @@ def from_record(record: dict[str, Any], *, shown: bool) -> BaseException:
     """
     ename, evalue = str(record.get("ename") or "Exception"), str(record.get("evalue", ""))
     base = FarInterrupt if ename == "KeyboardInterrupt" else FarError
-    kind = type(ename, (base,), {"__module__": base.__module__, "__doc__": f"A job's code raised {ename}."})
-    error: BaseException = kind(evalue, lines=record.get("traceback", ()), shown=shown)
+    return _named(ename, base, evalue, lines=record.get("traceback", ()), shown=shown)
+
+
+def _named(name: str, base: type[_Rendered], message: str, *, lines: Sequence[str], shown: bool = False) -> _Rendered:
+    """Make an exception of a class that has another's name: the reply and the front end show that."""
+    kind = type(name, (base,), {"__module__": base.__module__, "__doc__": base.__doc__})
+    error: _Rendered = kind(message, lines=lines, shown=shown)
     return error
 
 
@@ -100,9 +105,10 @@ def _hint(job: Job, code: str) -> str:
     return _HINTS.get(code, "" if job.phase is Phase.CANCELLED else f"`%gpu logs {job.id}` shows its output again.")
 
 
-def interrupted(message: str) -> FarInterrupt:
+def interrupted(message: str) -> BaseException:
     """Make the KeyboardInterrupt that ends a cell whose wait was interrupted."""
-    return FarInterrupt(message, lines=[f"{_RED}KeyboardInterrupt{_PLAIN}: {message}"])
+    lines = [f"{_RED}KeyboardInterrupt{_PLAIN}: {message}"]
+    return _named("KeyboardInterrupt", FarInterrupt, message, lines=lines)
 
 
 def readable(error: errors.GpuPlatformError) -> errors.GpuPlatformError:

@@ -7,9 +7,11 @@ between them is a `SimpleQueue`, since a signal handler puts into it too: its ``
 
 from __future__ import annotations
 
+import logging
 import queue
 import sys
 import threading
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -23,11 +25,15 @@ from .waiting import Card
 if TYPE_CHECKING:
     from ..client import Client
 
+_log = logging.getLogger(__name__)
+
 #: Records that may wait to be shown; the reader pauses beyond, so that a fast job can't fill the kernel's memory.
 _WINDOW = 2000
-#: Seconds between two looks at a job that shows no output.
-_LOOK = 1.0
-#: Seconds the service may be away before the cell says so.
+#: Seconds without output after which the job is looked at.
+_QUIET = 2.0
+#: Seconds between two looks: at first, and at the most; each is a little later than the one before.
+_LOOK, _LONGEST_LOOK = 1.0, 5.0
+#: Seconds the service may take to answer before the cell says so.
 _PATIENCE_WITH_SERVICE = 3.0
 
 
@@ -69,14 +75,17 @@ class Feed:
 
     :param connect: gives the client, and starts the local platform where that is what it takes.
     :param begin: submits the job, or looks it up.
+    :param output: read its output too; else it only begins.
     """
 
-    def __init__(self, connect: Callable[[], Client], begin: Callable[[Client], Job]) -> None:
-        self._connect, self._begin = connect, begin
+    def __init__(self, connect: Callable[[], Client], begin: Callable[[Client], Job], *, output: bool = True) -> None:
+        self._connect, self._begin, self._output = connect, begin, output
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self._room = threading.Semaphore(_WINDOW)
         self._stopped = threading.Event()
-        self._looking = False
+        self._looking: threading.Event | None = None
+        #: a look, and since when it waits for its answer
+        self._asked: tuple[threading.Event | None, float | None] = (None, None)
         self._client: Client | None = None
         self.job: Job | None = None
         #: the person gave up before the job had an id: it is cancelled as soon as it has one
@@ -109,13 +118,25 @@ class Feed:
         return self._events.empty()
 
     def look(self) -> None:
-        """Begin to look at the job's phase once a second."""
-        if not self._looking:
-            self._looking = True
-            threading.Thread(target=self._look, name="gpu-run-phase", daemon=True).start()
+        """Begin to look at the job's phase now and then."""
+        if self._looking is None:
+            self._looking = threading.Event()
+            threading.Thread(target=self._look, args=(self._looking,), name="gpu-run-phase", daemon=True).start()
 
     def stop_looking(self) -> None:
-        self._looking = False
+        if self._looking is not None:
+            self._looking.set()
+            self._looking = None
+
+    @property
+    def looking(self) -> bool:
+        return self._looking is not None
+
+    @property
+    def unanswered(self) -> float:
+        """For how many seconds the service has not answered the look that is under way."""
+        look, asked = self._asked
+        return 0.0 if asked is None or look is not self._looking else time.monotonic() - asked
 
     def ask(self, what: str) -> None:
         """Ask for an ``interrupt`` or a ``cancel`` without keeping the cell's thread."""
@@ -128,6 +149,8 @@ class Feed:
             self._events.put(Submitted(self.job))
             if self.unwanted:
                 client.cancel(self.job.id)
+            if not self._output:
+                return
             for record in client.follow(self.job.id):
                 self._room.acquire()
                 if self._stopped.is_set():
@@ -137,23 +160,25 @@ class Feed:
         except Exception as error:  # noqa: BLE001 - the thread's edge: the cell's thread raises it
             self._events.put(Broken(error))
 
-    def _look(self) -> None:
-        away = 0.0
-        while self._looking and not self._stopped.is_set():
-            try:
-                if self._client is not None and self.job is not None:
+    def _look(self, enough: threading.Event) -> None:
+        pause = _LOOK
+        while not (enough.is_set() or self._stopped.is_set()):
+            if self._client is not None and self.job is not None:
+                self._asked = (enough, self._asked[1] or time.monotonic())
+                try:
                     self._events.put(Looked(self._client.job(self.job.id)))
-                away = 0.0
-            except errors.GpuPlatformError as error:
-                away += _LOOK
-                if away == _PATIENCE_WITH_SERVICE:
-                    self._events.put(Said(f"The GPU service can't be reached, trying again: {error.message}"))
-            self._stopped.wait(_LOOK)
+                    self._asked = (enough, None)
+                except errors.GpuPlatformError as error:
+                    # The stream's reader says so when it gives up; until then it is only noted as unanswered.
+                    _log.debug("looking at job %s: %s", self.job.id, error)
+            enough.wait(pause)
+            pause = min(pause * 1.2, _LONGEST_LOOK)
 
     def _ask(self, what: str) -> None:
+        # Noted before looking whether there is an id: the reader does these two the other way round.
+        self.unwanted = self.unwanted or what == "cancel"
         client, job = self._client, self.job
         if client is None or job is None:
-            self.unwanted = True
             return
         try:
             if what == "interrupt":
@@ -182,6 +207,31 @@ def watch(shell: Any, feed: Feed, *, on_interrupt: OnInterrupt = "cancel") -> Jo
     return _Watch(shell, feed, on_interrupt).run()
 
 
+def submitted(feed: Feed) -> Job:
+    """Begin the feed's job and return it without waiting for more.
+
+    :raises KeyboardInterrupt: it was interrupted first; the job is cancelled as soon as it has an id.
+    :raises GpuPlatformError: the platform could not be reached, or refused.
+    """
+    with catching(feed.press):
+        feed.start()
+        while True:
+            match feed.next(None):
+                case Submitted(job):
+                    return job
+                case Broken(error):
+                    raise _shown_well(error) from None
+                case Pressed():
+                    feed.ask("cancel")
+                    raise failures.interrupted("the job is not wanted any more, and is cancelled if it was submitted")
+                case _:
+                    pass
+
+
+def _shown_well(error: Exception) -> Exception:
+    return failures.readable(error) if isinstance(error, errors.GpuPlatformError) else error
+
+
 class _Watch:
     def __init__(self, shell: Any, feed: Feed, on_interrupt: OnInterrupt) -> None:
         self._feed = feed
@@ -189,6 +239,8 @@ class _Watch:
         self._replay = Replay(shell)
         self._card = Card(shell)
         self._presses = 0
+        self._heard = time.monotonic()
+        self._said_away = False
 
     def run(self) -> Job:
         with catching(self._feed.press):
@@ -220,23 +272,32 @@ class _Watch:
                 case Broken(error):
                     self._replay.release()
                     self._card.settle()
-                    raise error from None
+                    raise _shown_well(error) from None
                 case _:
-                    self._on_time()
+                    pass
+            self._on_time()
 
-    def _patience(self) -> float | None:
-        times = [left for left in (self._card.patience_left, self._replay.hold_left) if left is not None]
-        return min(times) if times else None
+    def _patience(self) -> float:
+        """How long the next event may take before there is something to do without one, seconds."""
+        quiet = _LOOK if self._feed.looking else max(0.0, self._heard + _QUIET - time.monotonic())
+        hold = self._replay.hold_left
+        return quiet if hold is None else min(quiet, hold)
 
     def _on_time(self) -> None:
-        if self._card.patience_left == 0:
-            self._feed.look()
         if self._replay.hold_left == 0:
             self._replay.release()
+        if time.monotonic() >= self._heard + _QUIET:
+            self._feed.look()
+        if self._feed.unanswered < _PATIENCE_WITH_SERVICE:
+            self._said_away = False
+        elif not self._said_away:
+            self._said_away = True
+            _say("The GPU service doesn't answer; the job goes on, and its output comes when the service is back.")
 
     def _show(self, record: dict[str, Any]) -> None:
-        if not self._card.settled and record.get("type") not in ("exit", "eof"):
-            self._feed.stop_looking()
+        self._heard = time.monotonic()
+        self._feed.stop_looking()
+        if record.get("type") not in ("exit", "eof"):
             self._card.settle(self._feed.job)
         self._replay.record(record)
 

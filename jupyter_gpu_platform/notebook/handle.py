@@ -6,17 +6,21 @@ import html
 import threading
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from IPython.core.getipython import get_ipython
 
+from .. import errors
 from ..model.jobs import Job
+from . import failures
 from .following import Feed, watch
 from .replay import Replay
 from .waiting import describe
 
 if TYPE_CHECKING:
     from ..client import Client
+
+T = TypeVar("T")
 
 #: A display of this type stands for a job: front ends that know it load the job's own output log into the cell.
 MIME = "application/vnd.jupyter-gpu-platform.job+json"
@@ -40,7 +44,7 @@ class JobHandle:
 
     def status(self) -> Job:
         """Return the job as it is now."""
-        self._job = self._connect().job(self.id)
+        self._job = self._ask(lambda client: client.job(self.id))
         return self._job
 
     def wait(self, timeout: float | None = None) -> Job:
@@ -73,7 +77,7 @@ class JobHandle:
 
     def cancel(self) -> Job:
         """End the job: politely, then by force after its grace period."""
-        self._job = self._connect().cancel(self.id)
+        self._job = self._ask(lambda client: client.cancel(self.id))
         return self._job
 
     def attach(self) -> None:
@@ -85,14 +89,16 @@ class JobHandle:
         self._job = watch(get_ipython(), feed, on_interrupt="detach")
 
     def _records(self) -> list[dict[str, Any]]:
-        client, after, found = self._connect(), "", []
-        while True:
-            page = client.output(self.id, after=after)
-            records = [record for record in page.records if record.get("type") != "eof"]
-            found += records
-            if not records or page.next == after:
-                return found
-            after = page.next
+        found: list[dict[str, Any]] = []
+        while (page := self._ask(lambda client: client.output(self.id, after=_last_cursor(found)))).records:
+            found += page.records
+        return found
+
+    def _ask(self, question: Callable[[Client], T]) -> T:
+        try:
+            return question(self._connect())
+        except errors.GpuPlatformError as error:
+            raise failures.readable(error) from None
 
     def __repr__(self) -> str:
         return f"<{describe(self._job, time.time())}>"
@@ -108,6 +114,10 @@ class JobHandle:
             ),
             "text/plain": f"Job {job.id} runs on its own. Come back with: {come_back}",
         }
+
+
+def _last_cursor(records: list[dict[str, Any]]) -> str:
+    return str(records[-1]["cursor"]) if records else ""
 
 
 def _text(record: dict[str, Any]) -> str:

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from .. import errors
-from ..model.jobs import Cell, Environment, JobSpec, Limits, Target
+from ..model.jobs import Cell, Environment, Job, JobSpec, Limits, Target
 from ..model.resources import Resources
 from . import failures
-from .following import Feed, watch
+from .following import Feed, submitted, watch
 from .handle import JobHandle
 from .waiting import describe
 
@@ -75,7 +75,6 @@ def _parser() -> _Parser:
     parser.add_argument("--max-run-time", type=_duration)
     parser.add_argument("--on-interrupt", choices=("cancel", "detach"), default="cancel")
     parser.add_argument("--env", action="append", default=[], type=_variable)
-    parser.add_argument("--help", "-h", action="store_true")
     return parser
 
 
@@ -172,21 +171,19 @@ class Magic:
 
     def _gpu_run(self, line: str, cell: str) -> JobHandle | None:
         options = parse(line)
-        if options.help:
-            sys.stdout.write(_HELP)
-            return None
         # IPython ends a magic's body with a newline of its own; line numbers and semicolons are the raw cell's.
         code = cell.removesuffix("\n")
         if not code.strip():
             raise errors.InvalidRequest("%%gpu_run: the cell is empty", hint="Put the code below the %%gpu_run line.")
-        count = self._shell.execution_count
+        # The number of this cell: the shell's own counter may be at the next one already (IPython 9.18).
+        count = self._shell.displayhook.prompt_count
 
-        def submit(client: Client) -> Any:
+        def submit(client: Client) -> Job:
             local = client.status().local
             return client.submit(specify(options, code, execution_count=count, local=local))
 
         if options.detach:
-            return JobHandle(self._connect, submit(self._connect()))
+            return JobHandle(self._connect, submitted(Feed(self._connect, submit, output=False)))
         watch(self._shell, Feed(self._connect, submit), on_interrupt=options.on_interrupt)
         return None
 

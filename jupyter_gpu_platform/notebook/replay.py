@@ -62,7 +62,8 @@ class Replay:
             case "clear":
                 self._shell.display_pub.clear_output(wait=record.get("wait", False))
             case "result":
-                self._shell.displayhook(FarResult(record["data"], record.get("metadata") or {}))
+                # The shell's own one while a cell runs, and that of a surrounding `%%capture`.
+                sys.displayhook(FarResult(record["data"], record.get("metadata") or {}))
             case "error":
                 self.error = self._held = record
                 self._held_since = time.monotonic()

@@ -1,4 +1,4 @@
-"""The card that says what a job waits for. Nothing shows for work that answers within two seconds."""
+"""The card that says what a job waits for. It is first updated after two seconds: quick work shows none."""
 
 from __future__ import annotations
 
@@ -8,9 +8,6 @@ import uuid
 from typing import Any
 
 from ..model.jobs import Job, Phase
-
-#: Seconds without output after which the card shows.
-PATIENCE = 2.0
 
 
 class Card:
@@ -22,22 +19,17 @@ class Card:
         self._id = f"gpu-{uuid.uuid4().hex}"
         self._shown = ""
         self._job: Job | None = None
+        # A terminal can't update what it printed: there only a change of phase or reason is worth a line.
+        self._updates = getattr(shell, "kernel", None) is not None
         self._settled = False
-
-    @property
-    def patience_left(self) -> float | None:
-        """Seconds until the card is due; None where it is shown, or never will be."""
-        return None if self._settled or self._shown else max(0.0, self._since + PATIENCE - time.monotonic())
-
-    @property
-    def settled(self) -> bool:
-        return self._settled
 
     def update(self, job: Job) -> None:
         """Show what the job does now."""
         if self._settled:
             return
-        self._job = job
+        before, self._job = self._job, job
+        if before and not self._updates and (before.phase, before.reason) == (job.phase, job.reason):
+            return
         self._publish(describe(job, time.time()))
 
     def settle(self, job: Job | None = None) -> None:
