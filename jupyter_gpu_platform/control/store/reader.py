@@ -1,57 +1,150 @@
-"""Reading the main store, each time in one snapshot."""
+"""Reading the main store, each time in one snapshot, on threads of its own."""
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
+from sqlalchemy import Select, or_, select, text
+
+from ... import errors
 from ...model.jobs import Attempt, Job
-from . import rows
-from .database import Database
-from .transaction import Transaction
+from . import rows, tables
+from .database import Database, translated
+from .transaction import Transaction, decode_jobs
 
 T = TypeVar("T")
 
 
 class Reader:
-    def __init__(self, database: Database) -> None:
-        raise NotImplementedError
+    """Questions to the main store; none waits for the writer."""
+
+    def __init__(self, database: Database, *, threads: int = 4) -> None:
+        self._database = database
+        self._pool = ThreadPoolExecutor(threads, "store-reader")
 
     async def run(self, question: Callable[[Transaction], T]) -> T:
-        raise NotImplementedError
+        """Run *question*, which only reads, in one snapshot.
+
+        :raises Unavailable: the database can't be reached.
+        """
+
+        def ask() -> T:
+            with translated(), self._database.read() as connection:
+                return question(Transaction(connection, time.time))
+
+        try:
+            answer = asyncio.get_running_loop().run_in_executor(self._pool, ask)
+        except RuntimeError:
+            raise errors.Unavailable("the store is being closed", hint="Try again in a moment.") from None
+        return await answer
 
     async def job(self, job_id: str) -> Job | None:
-        raise NotImplementedError
+        return await self.run(lambda transaction: transaction.job(job_id))
 
-    async def jobs(self, filter: rows.JobFilter, limit: int = 100, after: str | None = None) -> rows.JobPage:
-        raise NotImplementedError
+    async def jobs(self, filter: rows.JobFilter, limit: int = 100, after: str | None = None) -> rows.JobPage:  # noqa: A002
+        """List jobs, the newest first."""
+        return await self.run(lambda transaction: _jobs(transaction, filter, limit, after))
 
     async def attempts(self, job: str) -> list[Attempt]:
-        raise NotImplementedError
+        return await self.run(lambda transaction: transaction.attempts(job))
 
     async def events(self, job: str, after: int = 0, limit: int = 100) -> list[rows.Event]:
-        raise NotImplementedError
+        """Return a job's events with ids above *after*, in order."""
+        return await self.run(lambda transaction: _events(transaction, job, after, limit))
 
-    async def changes(self, after: int, limit: int = 1000, filter: rows.ChangeFilter | None = None) -> rows.ChangePage:
-        raise NotImplementedError
+    async def changes(
+        self,
+        after: int,
+        limit: int = 1000,
+        filter: rows.ChangeFilter | None = None,  # noqa: A002
+    ) -> rows.ChangePage:
+        """Return the changes after a position, in order.
+
+        :raises Gone: rows after that position were trimmed away, or this store never reached it.
+        """
+        return await self.run(lambda transaction: _changes(transaction, after, limit, filter or rows.ChangeFilter()))
 
     async def position(self) -> int:
-        raise NotImplementedError
+        """Return the change log's position."""
+        return await self.run(Transaction.revision)
 
     async def clusters(self) -> list[rows.Cluster]:
-        raise NotImplementedError
+        return await self.run(Transaction.clusters)
 
     async def agents(self, cluster: str | None = None) -> list[rows.Agent]:
-        raise NotImplementedError
+        return await self.run(lambda transaction: transaction.agents(cluster))
 
     async def unknown(self, cluster: str | None = None) -> list[rows.UnknownAttempt]:
-        raise NotImplementedError
+        return await self.run(lambda transaction: transaction.unknown(cluster))
 
     async def tokens(self) -> list[rows.ApiToken]:
-        raise NotImplementedError
+        return await self.run(Transaction.tokens)
 
     async def ping(self) -> None:
-        raise NotImplementedError  # Unavailable
+        """Raise Unavailable where the database doesn't answer."""
+        await self.run(lambda transaction: transaction.connection.execute(text("SELECT 1")).scalar())
 
     async def close(self) -> None:
-        raise NotImplementedError
+        """End the threads, once what they do is done."""
+        await asyncio.to_thread(self._pool.shutdown)
+
+
+def _jobs(transaction: Transaction, wanted: rows.JobFilter, limit: int, after: str | None) -> rows.JobPage:
+    row = tables.job.c
+    query = select(row.payload).order_by(row.id.desc()).limit(limit + 1)
+    for column in ("owner", "project", "organisation", "cluster"):
+        value = getattr(wanted, column)
+        if value is not None:
+            query = query.where(row[column] == value)
+    if wanted.phases:
+        query = query.where(row.phase.in_(wanted.phases))
+    if wanted.name:
+        query = query.where(row.name.icontains(wanted.name, autoescape=True))
+    for key, value in wanted.label.items():
+        label = tables.job_label.alias()
+        has = select(label.c.job).where(label.c.job == row.id, label.c.key == key, label.c.value == value)
+        query = query.where(has.exists())
+    if after:
+        # Ids sort by time.
+        query = query.where(row.id < after)
+    found = decode_jobs(transaction.connection.execute(query).scalars().all())
+    more = len(found) > limit
+    return rows.JobPage(found[:limit], found[limit - 1].id if more else None, transaction.revision())
+
+
+def _events(transaction: Transaction, job: str, after: int, limit: int) -> list[rows.Event]:
+    row = tables.event.c
+    query = select(tables.event).where(row.job == job, row.id > after).order_by(row.id).limit(limit)
+    return [rows.Event(**found) for found in transaction.connection.execute(query).mappings()]
+
+
+def _changes(transaction: Transaction, after: int, limit: int, wanted: rows.ChangeFilter) -> rows.ChangePage:
+    oldest, newest = transaction.trimmed(), transaction.revision()
+    if not oldest <= after <= newest:
+        raise errors.Gone(
+            f"the change log can't be followed from {after}: it begins after {oldest} and ends at {newest}",
+            hint="List again, and follow from the position that the list answers with.",
+        )
+    query = _wanted(wanted).where(tables.change.c.id > after).order_by(tables.change.c.id).limit(limit)
+    found = [rows.ChangeRow(**row) for row in transaction.connection.execute(query).mappings()]
+    return rows.ChangePage(found, found[-1].id if len(found) == limit else newest)
+
+
+def _wanted(wanted: rows.ChangeFilter) -> Select[tuple[object, ...]]:
+    row = tables.change.c
+    query = select(*(column for column in row if column.name != "payload_version"))
+    for column in ("owner", "project"):
+        value = getattr(wanted, column)
+        if value is not None:
+            query = query.where(or_(row[column] == value, row[column] == ""))
+    for column in ("organisation", "cluster"):
+        value = getattr(wanted, column)
+        if value is not None:
+            query = query.where(row[column] == value)
+    if wanted.kinds:
+        query = query.where(row.kind.in_(wanted.kinds))
+    return query

@@ -2,134 +2,349 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
-from sqlalchemy import Connection
+import msgspec
+from msgspec.structs import replace
+from sqlalchemy import Connection, RowMapping, Select, Table, delete, func, insert, select, update
 
-from ...model.jobs import Attempt, Job
-from . import rows
+from ... import errors
+from ...model.jobs import Attempt, AttemptState, Job, Phase
+from . import rows, tables
+from .tables import PAYLOAD_VERSION, upsert
+
+S = TypeVar("S", bound=msgspec.Struct)
+
+_OPEN = (AttemptState.PLACED, AttemptState.RUNNING)
+_encode = msgspec.json.Encoder().encode
+_job = msgspec.json.Decoder(Job).decode
+_attempt = msgspec.json.Decoder(Attempt).decode
+_cluster = msgspec.json.Decoder(rows.Cluster).decode
+_agent = msgspec.json.Decoder(rows.Agent).decode
+_token = msgspec.json.Decoder(rows.ApiToken).decode
+
+
+def _plain(text: str) -> str:
+    """Leave out what PostgreSQL can't keep in a text column; the payload holds the text as it was."""
+    return text.replace("\0", "")
 
 
 class Transaction:
     """The main store as one transaction sees it; made by `Writer.run` and `Reader.run`."""
 
     def __init__(self, connection: Connection, clock: Callable[[], float]) -> None:
-        raise NotImplementedError
+        self.connection = connection
+        #: some operation has appended to the change log
+        self.changed = False
+        self._clock = clock
 
-    # jobs
+    # --- jobs --------------------------------------------------------------------------------------------------
+
     def job(self, job_id: str) -> Job | None:
-        raise NotImplementedError
+        return self._payload(select(tables.job.c.payload).where(tables.job.c.id == job_id), _job)
 
     def jobs_queued(self) -> list[Job]:
-        raise NotImplementedError
+        """Return all jobs in phase queued, the oldest first."""
+        query = select(tables.job.c.payload).where(tables.job.c.phase == Phase.QUEUED).order_by(tables.job.c.id)
+        return self._payloads(query, _job)
 
     def insert_job(self, job: Job) -> None:
-        raise NotImplementedError  # Conflict: exists
+        """Add a job.
+
+        :raises Conflict: there is one with this id.
+        """
+        if self._exists(tables.job, id=job.id):
+            raise errors.Conflict(f"there is a job {job.id} already")
+        self.connection.execute(insert(tables.job), self._job_row(job))
+        labels = [{"job": job.id, "key": key, "value": _plain(value)} for key, value in job.spec.labels.items()]
+        if labels:
+            self.connection.execute(insert(tables.job_label), labels)
+        self._changed_job(job)
 
     def put_job(self, job: Job) -> None:
-        raise NotImplementedError
+        """Replace a job.
+
+        :raises NotFound: it is not there (any more).
+        """
+        done = self.connection.execute(update(tables.job).where(tables.job.c.id == job.id).values(**self._job_row(job)))
+        if not done.rowcount:
+            raise errors.NotFound(f"there is no job {job.id}")
+        self._changed_job(job)
 
     def delete_job(self, job_id: str) -> bool:
-        raise NotImplementedError
+        """Remove a job, its events and its forgotten attempts; the others go when they are forgotten."""
+        job = self.job(job_id)
+        if job is None:
+            return False
+        self.connection.execute(delete(tables.job).where(tables.job.c.id == job_id))
+        self.connection.execute(delete(tables.job_label).where(tables.job_label.c.job == job_id))
+        self.connection.execute(delete(tables.event).where(tables.event.c.job == job_id))
+        attempt = tables.attempt.c
+        self.connection.execute(delete(tables.attempt).where(attempt.job == job_id, attempt.forgotten.is_(True)))
+        self._change("job.deleted", job_id, {"id": job_id}, _scope(job), job.cluster or "")
+        return True
 
     def event(self, job: str, code: str, message: str, attempt: int | None = None) -> None:
-        raise NotImplementedError
+        """Note something in a job's life for people to read."""
+        row = {"job": job, "time": self._clock(), "code": code, "message": _plain(message), "attempt": attempt}
+        self.connection.execute(insert(tables.event), row)
 
-    # attempts
+    # --- attempts ----------------------------------------------------------------------------------------------
+
     def attempt(self, job: str, number: int) -> Attempt | None:
-        raise NotImplementedError
+        row = tables.attempt.c
+        return self._payload(select(row.payload).where(row.job == job, row.number == number), _attempt)
 
     def attempts(self, job: str) -> list[Attempt]:
-        raise NotImplementedError
+        row = tables.attempt.c
+        return self._payloads(select(row.payload).where(row.job == job).order_by(row.number), _attempt)
 
     def attempts_open(self) -> list[Attempt]:
-        raise NotImplementedError
+        """Return all attempts that were placed or run."""
+        row = tables.attempt.c
+        return self._payloads(select(row.payload).where(row.state.in_(_OPEN)).order_by(row.job), _attempt)
 
     def attempts_of(self, cluster: str) -> list[Attempt]:
-        raise NotImplementedError
+        """Return the attempts of *cluster* that its agent has not forgotten."""
+        row = tables.attempt.c
+        query = select(row.payload).where(row.cluster == cluster, row.forgotten.is_(False))
+        return self._payloads(query.order_by(row.job, row.number), _attempt)
 
     def put_attempt(self, attempt: Attempt) -> None:
-        raise NotImplementedError
+        """Add or replace an attempt; one that is forgotten, and whose job is gone, goes too."""
+        row = tables.attempt.c
+        job = self._first(_scope_of(tables.job).where(tables.job.c.id == attempt.job))
+        scope = job
+        if scope is None:
+            kept = _scope_of(tables.attempt).where(row.job == attempt.job, row.number == attempt.number)
+            scope = self._first(kept)
+        if scope is None:
+            raise errors.NotFound(f"there is no job {attempt.job}")
+        if job is None and attempt.forgotten:
+            self.connection.execute(delete(tables.attempt).where(row.job == attempt.job, row.number == attempt.number))
+        else:
+            values = {
+                **scope,
+                "job": attempt.job,
+                "number": attempt.number,
+                "cluster": attempt.cluster,
+                "state": attempt.state,
+                "forgotten": attempt.forgotten,
+            }
+            upsert(self.connection, tables.attempt, values | _stored(attempt))
+        self._change("attempt", f"{attempt.job}/{attempt.number}", attempt, scope, attempt.cluster)
 
-    # idempotency
+    # --- idempotency -------------------------------------------------------------------------------------------
+
     def idempotent(self, owner: str, key: str) -> rows.Remembered | None:
-        raise NotImplementedError
+        """Return what *owner* was answered under this Idempotency-Key."""
+        row = tables.remembered.c
+        found = self._first(select(row.digest, row.answer).where(row.owner == owner, row.key == key))
+        return rows.Remembered(found["digest"], found["answer"]) if found else None
 
     def remember(self, owner: str, key: str, digest: str, answer: bytes) -> None:
-        raise NotImplementedError
+        values = {"owner": owner, "key": key, "digest": digest, "answer": answer, "created": self._clock()}
+        self.connection.execute(insert(tables.remembered), values)
 
     def trim_remembered(self, before: float) -> int:
-        raise NotImplementedError
+        """Forget the answers given before this time; returns how many."""
+        return self.connection.execute(delete(tables.remembered).where(tables.remembered.c.created < before)).rowcount
 
-    # clusters and agents
+    # --- clusters and agents -----------------------------------------------------------------------------------
+
     def cluster(self, name: str) -> rows.Cluster | None:
-        raise NotImplementedError
+        return self._payload(select(tables.cluster.c.payload).where(tables.cluster.c.name == name), _cluster)
 
     def clusters(self) -> list[rows.Cluster]:
-        raise NotImplementedError
+        return self._payloads(select(tables.cluster.c.payload).order_by(tables.cluster.c.name), _cluster)
 
     def put_cluster(self, cluster: rows.Cluster) -> None:
-        raise NotImplementedError
+        """Add or replace a cluster; one that is as it was leaves no trace in the change log."""
+        if self.cluster(cluster.name) == cluster:
+            return
+        values = {"name": cluster.name, "organisation": cluster.organisation} | _stored(cluster)
+        upsert(self.connection, tables.cluster, values)
+        self._change("cluster", cluster.name, cluster, _belonging(cluster.organisation), cluster.name)
 
     def delete_cluster(self, name: str) -> bool:
-        raise NotImplementedError
+        """Remove a cluster with its agents, join tokens, unknown attempts, and attempts whose jobs are gone."""
+        cluster = self.cluster(name)
+        if cluster is None:
+            return False
+        self.connection.execute(delete(tables.cluster).where(tables.cluster.c.name == name))
+        for table in (tables.agent, tables.join_token, tables.unknown_attempt):
+            self.connection.execute(delete(table).where(table.c.cluster == name))
+        orphaned = tables.attempt.c.job.not_in(select(tables.job.c.id))
+        self.connection.execute(delete(tables.attempt).where(tables.attempt.c.cluster == name, orphaned))
+        self._change("cluster.deleted", name, {"id": name}, _belonging(cluster.organisation), name)
+        return True
 
     def agent(self, agent_id: str) -> rows.Agent | None:
-        raise NotImplementedError
+        return self._payload(select(tables.agent.c.payload).where(tables.agent.c.id == agent_id), _agent)
 
     def agent_by_hash(self, credential_hash: str) -> rows.Agent | None:
-        raise NotImplementedError
+        row = tables.agent.c
+        return self._payload(select(row.payload).where(row.credential_hash == credential_hash), _agent)
 
     def agents(self, cluster: str | None = None) -> list[rows.Agent]:
-        raise NotImplementedError
+        query = select(tables.agent.c.payload).order_by(tables.agent.c.id)
+        return self._payloads(query if cluster is None else query.where(tables.agent.c.cluster == cluster), _agent)
 
     def put_agent(self, agent: rows.Agent) -> None:
-        raise NotImplementedError
+        """Add or replace an agent; that it was seen again is no change worth a row in the log."""
+        before = self.agent(agent.id)
+        if before == agent:
+            return
+        values = {"id": agent.id, "cluster": agent.cluster, "credential_hash": agent.credential_hash}
+        upsert(self.connection, tables.agent, values | _stored(agent))
+        if before is None or replace(before, seen=agent.seen) != agent:
+            cluster = self.cluster(agent.cluster)
+            public = replace(agent, credential_hash="")
+            self._change(
+                "agent", agent.id, public, _belonging(cluster.organisation if cluster else "default"), agent.cluster
+            )
 
-    # tokens
+    # --- tokens ------------------------------------------------------------------------------------------------
+
     def put_join_token(self, token: rows.JoinToken) -> None:
-        raise NotImplementedError
+        self.connection.execute(insert(tables.join_token), msgspec.structs.asdict(token))
 
     def take_join_token(self, token_hash: str) -> rows.JoinToken | None:
-        raise NotImplementedError
+        """Use a join token up and return it, expired or not."""
+        found = self._first(select(tables.join_token).where(tables.join_token.c.hash == token_hash))
+        self.connection.execute(delete(tables.join_token).where(tables.join_token.c.hash == token_hash))
+        return rows.JoinToken(**found) if found else None
 
     def put_token(self, token: rows.ApiToken) -> None:
-        raise NotImplementedError
+        upsert(self.connection, tables.api_token, {"id": token.id, "hash": token.hash} | _stored(token))
 
     def token_by_hash(self, token_hash: str) -> rows.ApiToken | None:
-        raise NotImplementedError
+        row = tables.api_token.c
+        return self._payload(select(row.payload).where(row.hash == token_hash), _token)
 
     def tokens(self) -> list[rows.ApiToken]:
-        raise NotImplementedError
+        return self._payloads(select(tables.api_token.c.payload).order_by(tables.api_token.c.id), _token)
 
     def delete_token(self, token_id: str) -> bool:
-        raise NotImplementedError
+        return bool(self.connection.execute(delete(tables.api_token).where(tables.api_token.c.id == token_id)).rowcount)
 
-    # leases
+    # --- leases ------------------------------------------------------------------------------------------------
+
     def lease(self, name: str) -> rows.Lease | None:
-        raise NotImplementedError
+        found = self._first(select(tables.lease).where(tables.lease.c.name == name))
+        return rows.Lease(**found) if found else None
 
     def acquire_lease(
         self, name: str, holder_url: str, holder_id: str, ttl: float, now: float, *, force: bool = False
     ) -> rows.Lease | None:
-        raise NotImplementedError
+        """Take or renew a lease until *now* + *ttl*; None while another holds it.
+
+        A new holder has a higher epoch; so has one that takes it by *force* (from another, or anew for itself).
+        """
+        held = self.lease(name)
+        mine = held is not None and held.holder_id == holder_id
+        if held is not None and not mine and held.expires > now and not force:
+            return None
+        epoch = held.epoch if held else 0
+        if force or not mine:
+            epoch += 1
+        lease = rows.Lease(name=name, holder_id=holder_id, holder_url=holder_url, epoch=epoch, expires=now + ttl)
+        upsert(self.connection, tables.lease, msgspec.structs.asdict(lease))
+        return lease
 
     def release_lease(self, name: str, holder_id: str) -> None:
-        raise NotImplementedError
+        """Let go of a lease. Its row stays, since the epoch must go on growing."""
+        row = tables.lease.c
+        mine = update(tables.lease).where(row.name == name, row.holder_id == holder_id)
+        self.connection.execute(mine.values(holder_id="", holder_url="", expires=0.0))
 
-    # attempts that this store doesn't know
+    # --- attempts that this store doesn't know -----------------------------------------------------------------
+
     def put_unknown(self, cluster: str, job: str, attempt: int, incarnation: str, now: float) -> None:
-        raise NotImplementedError
+        """Keep what an agent holds and this store doesn't know; the time it was first reported stays."""
+        values = {"cluster": cluster, "job": job, "attempt": attempt, "incarnation": incarnation, "since": now}
+        self.connection.execute(tables.insert_missing(self.connection.dialect, tables.unknown_attempt), values)
 
     def unknown(self, cluster: str | None = None) -> list[rows.UnknownAttempt]:
-        raise NotImplementedError
+        row = tables.unknown_attempt.c
+        query = select(tables.unknown_attempt).order_by(row.cluster, row.job, row.attempt)
+        if cluster is not None:
+            query = query.where(row.cluster == cluster)
+        return [rows.UnknownAttempt(**found) for found in self.connection.execute(query).mappings()]
 
     def delete_unknown(self, cluster: str, job: str, attempt: int) -> bool:
-        raise NotImplementedError
+        row = tables.unknown_attempt.c
+        which = delete(tables.unknown_attempt).where(row.cluster == cluster, row.job == job, row.attempt == attempt)
+        return bool(self.connection.execute(which).rowcount)
 
-    # the change log
+    # --- the change log ----------------------------------------------------------------------------------------
+
     def revision(self) -> int:
-        raise NotImplementedError
+        """Return the change log's position: the id of its newest row, trimmed or not."""
+        newest = self.connection.execute(select(func.max(tables.change.c.id))).scalar()
+        return self.trimmed() if newest is None else int(newest)
+
+    def trimmed(self) -> int:
+        """Return the id of the newest change that was trimmed away; 0 where none was."""
+        value = self.connection.execute(select(tables.meta.c.value).where(tables.meta.c.key == "trimmed")).scalar()
+        return int(value or 0)
 
     def trim_changes(self, before_id: int) -> int:
-        raise NotImplementedError  # rows with id < before_id go
+        """Remove the changes with smaller ids; a reader that has not read them gets Gone. Returns how many."""
+        row = tables.change.c
+        last = self.connection.execute(select(func.max(row.id)).where(row.id < before_id)).scalar()
+        if last is None:
+            return 0
+        upsert(self.connection, tables.meta, {"key": "trimmed", "value": str(last)})
+        return self.connection.execute(delete(tables.change).where(row.id <= last)).rowcount
+
+    # --- within ------------------------------------------------------------------------------------------------
+
+    def _job_row(self, job: Job) -> dict[str, Any]:
+        values = {"id": job.id, "phase": job.phase, "cluster": job.cluster, "name": _plain(job.spec.name)}
+        return values | _scope(job) | _stored(job)
+
+    def _changed_job(self, job: Job) -> None:
+        self._change("job", job.id, job, _scope(job), job.cluster or "")
+
+    def _change(
+        self, kind: rows.ChangeKind, object_id: str, value: object, scope: RowMapping | dict[str, str], cluster: str
+    ) -> None:
+        values = {"time": self._clock(), "kind": kind, "object_id": object_id, "cluster": cluster, **scope}
+        self.connection.execute(insert(tables.change).inline(), values | _stored(value))
+        self.changed = True
+
+    def _first(self, query: Select[Any]) -> RowMapping | None:
+        return self.connection.execute(query).mappings().first()
+
+    def _exists(self, table: Table, **key: str) -> bool:
+        return self._first(select(*table.primary_key).filter_by(**key)) is not None
+
+    def _payload(self, query: Select[bytes], decode: Callable[[bytes], S]) -> S | None:
+        found = self.connection.execute(query).scalar()
+        return None if found is None else decode(found)
+
+    def _payloads(self, query: Select[bytes], decode: Callable[[bytes], S]) -> list[S]:
+        return [decode(payload) for payload in self.connection.execute(query).scalars()]
+
+
+def decode_jobs(payloads: Sequence[bytes]) -> list[Job]:
+    return [_job(payload) for payload in payloads]
+
+
+def _stored(value: object) -> dict[str, Any]:
+    return {"payload_version": PAYLOAD_VERSION, "payload": _encode(value)}
+
+
+def _scope(job: Job) -> dict[str, str]:
+    return {"organisation": job.organisation, "project": job.project, "owner": job.owner}
+
+
+def _scope_of(table: Table) -> Select[Any]:
+    return select(table.c.organisation, table.c.project, table.c.owner)
+
+
+def _belonging(organisation: str) -> dict[str, str]:
+    """The scope of what belongs to no project and no person."""
+    return {"organisation": organisation, "project": "", "owner": ""}

@@ -1,23 +1,92 @@
-"""The one way to change the main store: operations, committed in groups."""
+"""The one way to change the main store: operations, committed in groups (design §4.4)."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from typing import TypeVar
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar, cast
 
-from .database import Database
+from sqlalchemy import Connection
+from sqlalchemy.exc import DataError, IntegrityError, ProgrammingError, SQLAlchemyError
+
+from ... import errors
+from .batches import BatchThread, Limits, Waiting, answer_all
+from .database import Database, translate, translated
+from .signals import CHANGE_CHANNEL
 from .transaction import Transaction
 
 T = TypeVar("T")
 
+Operation = Callable[[Transaction], Any]
+
+#: Errors of one operation's own statements; any other says that the database itself is in trouble.
+_OWN_FAULT = (IntegrityError, DataError, ProgrammingError)
+
 
 class Writer:
-    def __init__(self, database: Database, *, clock: Callable[[], float] = time.time) -> None:
-        raise NotImplementedError
+    """Runs operations on a thread of its own, all that wait in one transaction.
+
+    :param clock: gives the time of changes and events.
+    :param queue_limit: so many operations may wait; more get TooManyRequests.
+    """
+
+    def __init__(
+        self, database: Database, *, clock: Callable[[], float] = time.time, queue_limit: int = 10_000
+    ) -> None:
+        self._database = database
+        self._clock = clock
+        limits = Limits(batch_items=256, batch_weight=256, items=queue_limit, weight=queue_limit)
+        self._batches = BatchThread[Operation]("store-writer", self._commit, limits)
+        #: transactions committed so far, and operations in them
+        self.transactions = 0
+        self.operations = 0
 
     async def run(self, operation: Callable[[Transaction], T]) -> T:
-        raise NotImplementedError
+        """Run *operation* and return what it returns, once it is committed.
+
+        It must do nothing but read and write the transaction: it holds up everybody else. What it raises undoes its
+        own changes only, and is raised here.
+
+        :raises TooManyRequests: too many wait already.
+        :raises Unavailable: the database can't be reached, or the commit failed.
+        """
+        return cast("T", await self._batches.submit(operation))
 
     async def close(self) -> None:
-        raise NotImplementedError
+        """Commit what waits, then end the thread."""
+        await self._batches.close()
+
+    def _commit(self, batch: Sequence[Waiting[Operation]]) -> None:
+        try:
+            with translated(), self._database.write() as connection:
+                transaction = Transaction(connection, self._clock)
+                outcomes = [_attempted(connection, transaction, waiting.item) for waiting in batch]
+                position = transaction.revision() if transaction.changed else 0
+                if position:
+                    self._database.notify(connection, CHANGE_CHANNEL, [str(position)])
+        except errors.GpuPlatformError as error:
+            answer_all(batch, error)
+            return
+        self.transactions += 1
+        self.operations += len(batch)
+        self._database.changes.advance(position)
+        for waiting, (result, failure) in zip(batch, outcomes, strict=True):
+            if failure is None:
+                waiting.answer.set_result(result)
+            else:
+                waiting.answer.set_exception(failure)
+
+
+def _attempted(connection: Connection, transaction: Transaction, operation: Operation) -> tuple[Any, Exception | None]:
+    """Run one operation inside a savepoint and return its result or its failure."""
+    savepoint = connection.begin_nested()
+    try:
+        result = operation(transaction)
+    except Exception as error:
+        if isinstance(error, SQLAlchemyError) and not isinstance(error, _OWN_FAULT):
+            raise
+        # Nothing is swallowed: it is raised again where the operation was asked for.
+        savepoint.rollback()
+        return None, translate(error) if isinstance(error, SQLAlchemyError) else error
+    savepoint.commit()
+    return result, None

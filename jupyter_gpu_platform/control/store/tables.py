@@ -1,0 +1,250 @@
+"""The tables. Two sets, since output has a lane of its own: with SQLite each set is a file of its own.
+
+What queries look at has a column; the object itself is JSON in ``payload``, with the version of its form beside it.
+The revisions in ``migrations/`` make these tables; a test holds the two together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Connection,
+    Dialect,
+    Float,
+    Index,
+    Insert,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+)
+from sqlalchemy.dialects import postgresql, sqlite
+
+#: The form of stored payloads; fields are only added within one.
+PAYLOAD_VERSION = 1
+
+#: SQLite numbers rows by itself only in a column declared INTEGER.
+RowId = BigInteger().with_variant(Integer, "sqlite")
+
+control = MetaData()
+output = MetaData()
+
+
+def _payload() -> tuple[Column[int], Column[bytes]]:
+    return Column("payload_version", Integer, nullable=False), Column("payload", LargeBinary, nullable=False)
+
+
+def _scope() -> tuple[Column[str], Column[str], Column[str]]:
+    return (
+        Column("organisation", String, nullable=False),
+        Column("project", String, nullable=False),
+        Column("owner", String, nullable=False),
+    )
+
+
+meta = Table("meta", control, Column("key", String, primary_key=True), Column("value", String, nullable=False))
+
+change = Table(
+    "change",
+    control,
+    Column("id", RowId, primary_key=True, autoincrement=True),
+    Column("time", Float, nullable=False),
+    Column("kind", String, nullable=False),
+    Column("object_id", String, nullable=False),
+    *_scope(),
+    Column("cluster", String, nullable=False),
+    *_payload(),
+    # Ids are never given twice, even after the newest rows were trimmed.
+    sqlite_autoincrement=True,
+)
+
+job = Table(
+    "job",
+    control,
+    Column("id", String, primary_key=True),
+    *_scope(),
+    Column("phase", String, nullable=False),
+    Column("cluster", String),
+    Column("name", String, nullable=False),
+    *_payload(),
+    Index("job_by_owner", "owner", "id"),
+    Index("job_by_project", "organisation", "project", "id"),
+    Index("job_by_phase", "phase", "id"),
+)
+
+job_label = Table(
+    "job_label",
+    control,
+    Column("job", String, primary_key=True),
+    Column("key", String, primary_key=True),
+    Column("value", String, nullable=False),
+    Index("job_label_by_value", "key", "value", "job"),
+)
+
+event = Table(
+    "event",
+    control,
+    Column("id", RowId, primary_key=True, autoincrement=True),
+    Column("job", String, nullable=False),
+    Column("time", Float, nullable=False),
+    Column("code", String, nullable=False),
+    Column("message", String, nullable=False),
+    Column("attempt", Integer),
+    Index("event_by_job", "job", "id"),
+    sqlite_autoincrement=True,
+)
+
+attempt = Table(
+    "attempt",
+    control,
+    Column("job", String, primary_key=True),
+    Column("number", Integer, primary_key=True),
+    # its job's, kept here since an attempt may outlive its job
+    *_scope(),
+    Column("cluster", String, nullable=False),
+    Column("state", String, nullable=False),
+    Column("forgotten", Boolean, nullable=False),
+    *_payload(),
+    Index("attempt_by_cluster", "cluster", "forgotten"),
+    Index("attempt_by_state", "state"),
+)
+
+remembered = Table(
+    "remembered",
+    control,
+    Column("owner", String, primary_key=True),
+    Column("key", String, primary_key=True),
+    Column("digest", String, nullable=False),
+    Column("answer", LargeBinary, nullable=False),
+    Column("created", Float, nullable=False),
+    Index("remembered_by_age", "created"),
+)
+
+cluster = Table(
+    "cluster",
+    control,
+    Column("name", String, primary_key=True),
+    Column("organisation", String, nullable=False),
+    *_payload(),
+)
+
+agent = Table(
+    "agent",
+    control,
+    Column("id", String, primary_key=True),
+    Column("cluster", String, nullable=False),
+    Column("credential_hash", String, nullable=False, unique=True),
+    *_payload(),
+    Index("agent_by_cluster", "cluster"),
+)
+
+join_token = Table(
+    "join_token",
+    control,
+    Column("hash", String, primary_key=True),
+    Column("cluster", String, nullable=False),
+    Column("expires", Float, nullable=False),
+)
+
+api_token = Table(
+    "api_token",
+    control,
+    Column("id", String, primary_key=True),
+    Column("hash", String, nullable=False, unique=True),
+    *_payload(),
+)
+
+lease = Table(
+    "lease",
+    control,
+    Column("name", String, primary_key=True),
+    Column("holder_id", String, nullable=False),
+    Column("holder_url", String, nullable=False),
+    Column("epoch", BigInteger, nullable=False),
+    Column("expires", Float, nullable=False),
+)
+
+unknown_attempt = Table(
+    "unknown_attempt",
+    control,
+    Column("cluster", String, primary_key=True),
+    Column("job", String, primary_key=True),
+    Column("attempt", Integer, primary_key=True),
+    Column("incarnation", String, nullable=False),
+    Column("since", Float, nullable=False),
+)
+
+#: One row per job: the end of its log and the fence. Whoever appends locks it.
+output_job = Table(
+    "output_job",
+    output,
+    Column("job", String, primary_key=True),
+    Column("newest_attempt", Integer, nullable=False),
+    Column("records", BigInteger, nullable=False),
+    Column("size", BigInteger, nullable=False),
+)
+
+output_stream = Table(
+    "output_stream",
+    output,
+    Column("job", String, primary_key=True),
+    Column("attempt", Integer, primary_key=True),
+    Column("replica", Integer, primary_key=True),
+    Column("execution", Integer, primary_key=True),
+    Column("incarnation", String, nullable=False),
+    Column("cluster", String, nullable=False),
+    Column("next_seq", BigInteger, nullable=False),
+    Column("max_bytes", BigInteger, nullable=False),
+    Column("size", BigInteger, nullable=False),
+    # its output reached max_bytes: the notice is written, the rest is dropped
+    Column("cut", Boolean, nullable=False),
+)
+
+output_chunk = Table(
+    "output_chunk",
+    output,
+    Column("job", String, primary_key=True),
+    # position of its last record
+    Column("last", BigInteger, primary_key=True),
+    Column("records", Integer, nullable=False),
+    Column("attempt", Integer, nullable=False),
+    Column("replica", Integer, nullable=False),
+    # bytes before compression
+    Column("size", BigInteger, nullable=False),
+    Column("data", LargeBinary, nullable=False),
+)
+
+output_segment = Table(
+    "output_segment",
+    output,
+    Column("job", String, primary_key=True),
+    # position of its last record
+    Column("last", BigInteger, primary_key=True),
+    # relative to the segments' URL, so that they can be moved
+    Column("name", String, nullable=False),
+    # msgpack: [[last, count, attempt, replica, size, offset, stored size], …]
+    Column("index", LargeBinary, nullable=False),
+)
+
+
+def _insert(dialect: Dialect, table: Table) -> sqlite.Insert | postgresql.Insert:
+    return sqlite.insert(table) if dialect.name == "sqlite" else postgresql.insert(table)
+
+
+def upsert(connection: Connection, table: Table, values: Mapping[str, Any]) -> None:
+    """Insert a row, or replace the one that has its primary key."""
+    statement = _insert(connection.dialect, table)
+    keys = [column.name for column in table.primary_key]
+    rest = {name: statement.excluded[name] for name in values if name not in keys}
+    connection.execute(statement.on_conflict_do_update(index_elements=keys, set_=rest), dict(values))
+
+
+def insert_missing(dialect: Dialect, table: Table) -> Insert:
+    """Return an insert that leaves a row alone which is there already."""
+    return _insert(dialect, table).on_conflict_do_nothing()
