@@ -18,7 +18,7 @@ from .replay import Replay
 from .waiting import describe
 
 if TYPE_CHECKING:
-    from ..client import Client
+    from ..client import Client, OutputPage
 
 T = TypeVar("T")
 
@@ -90,9 +90,14 @@ class JobHandle:
 
     def _records(self) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = []
-        while (page := self._ask(lambda client: client.output(self.id, after=_last_cursor(found)))).records:
+        page = self._page("")
+        while page.records:
             found += page.records
+            page = self._page(page.cursor)
         return found
+
+    def _page(self, after: str) -> OutputPage:
+        return self._ask(lambda client: client.output(self.id, after=after))
 
     def _ask(self, question: Callable[[Client], T]) -> T:
         try:
@@ -114,10 +119,6 @@ class JobHandle:
             ),
             "text/plain": f"Job {job.id} runs on its own. Come back with: {come_back}",
         }
-
-
-def _last_cursor(records: list[dict[str, Any]]) -> str:
-    return str(records[-1]["cursor"]) if records else ""
 
 
 def _text(record: dict[str, Any]) -> str:

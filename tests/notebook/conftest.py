@@ -73,6 +73,8 @@ class FakeControl:
         self.script: Script | None = None
         self.jobs: list[FakeJob] = []
         self.outage = 0
+        #: a request waits for its answer, in a pause
+        self.asked = threading.Event()
         self.answering = asyncio.Event()
         self.answering.set()
         self.cursors: list[str] = []
@@ -111,6 +113,7 @@ class FakeControl:
 
     def pause(self) -> None:
         """Answer nobody, and cut the streams."""
+        self.asked.clear()
         self.answering.clear()
         self.outage += 1
         for job in self.jobs:
@@ -136,6 +139,8 @@ class Handler(tornado.web.RequestHandler):
         self.control = control
 
     async def prepare(self) -> None:
+        if not self.control.answering.is_set():
+            self.control.asked.set()
         await self.control.answering.wait()
         if self.request.headers.get("Authorization") != f"Bearer {TOKEN}":
             self.problem(401, "unauthenticated", "no token")

@@ -304,8 +304,8 @@ def test_stopping_before_the_job_has_an_id_cancels_it_when_it_has_one(kernel, co
     control.script = script
     control.call(control.pause)
     try:
-        cell = kernel.start("print('begun', flush=True)\nget_ipython().run_cell_magic('gpu_run', '', 'x')")
-        kernel.until_text(cell, "begun")
+        cell = kernel.start("%%gpu_run\nx")
+        assert control.asked.wait(20)
         kernel.interrupt()
         kernel.until_text(cell, "Cancelling the job")
     finally:
