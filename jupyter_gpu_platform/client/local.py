@@ -165,7 +165,7 @@ def _start_lock(deadline: float) -> Iterator[IO[bytes] | None]:
 
 def _start(state_dir: Path, options: tuple[str, ...], deadline: float) -> RuntimeFile:
     check_place(state_dir)
-    _check_installed()
+    check_installed()
     log = _prepare(state_dir)
     began = log.stat().st_size if log.exists() else 0
     process = _spawn(state_dir, log, options)
@@ -190,7 +190,7 @@ def _start(state_dir: Path, options: tuple[str, ...], deadline: float) -> Runtim
     )
 
 
-def _check_installed() -> None:
+def check_installed() -> None:
     lacking = [module for module in NEEDED_MODULES if importlib.util.find_spec(module) is None]
     if lacking:
         raise errors.LocalPlatformError(
@@ -262,8 +262,9 @@ def _release(version: str) -> tuple[int, ...]:
 
 def _outdated(found: RuntimeFile) -> bool:
     """Say whether an older release than this one runs, which this installation could replace."""
-    able = all(importlib.util.find_spec(module) for module in NEEDED_MODULES)
-    return able and found.version not in _kept and _release(found.version) < _release(__version__)
+    if found.version in _kept or _release(found.version) >= _release(__version__):
+        return False
+    return all(importlib.util.find_spec(module) for module in NEEDED_MODULES)
 
 
 #: older releases that were busy when this program asked them to hand over: asked once, then used as they are

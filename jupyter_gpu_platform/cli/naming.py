@@ -1,0 +1,34 @@
+"""Which job an argument means: an id, or the beginning of one."""
+
+from __future__ import annotations
+
+import difflib
+import itertools
+
+from .. import errors
+from ..client.sync import Client
+from ..model.jobs import Job
+
+#: newest jobs among which the beginning of an id is looked for
+LOOKED_AT = 1000
+
+
+def job_named(client: Client, text: str) -> Job:
+    """Return the job with the id *text*, or the only one whose id begins so.
+
+    :raises NotFound: there is none; the hint names the nearest.
+    :raises InvalidRequest: several begin so.
+    """
+    try:
+        return client.job(text)
+    except errors.NotFound:
+        jobs = {job.id: job for job in itertools.islice(client.iter_jobs(), LOOKED_AT)}
+    begun = [job for job_id, job in jobs.items() if text and job_id.startswith(text)]
+    if len(begun) == 1:
+        return begun[0]
+    if begun:
+        some = ", ".join(job.id for job in begun[:3])
+        raise errors.InvalidRequest(f"{len(begun)} jobs begin with {text!r}: {some}…", hint="Write more of the id.")
+    near = difflib.get_close_matches(text, jobs, n=3, cutoff=0.6)
+    hint = f"Did you mean {' or '.join(near)}?" if near else "See jupyter gpu ls --all"
+    raise errors.NotFound(f"there is no job {text!r}", hint=hint)
