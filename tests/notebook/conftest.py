@@ -317,6 +317,7 @@ def _control() -> Iterator[FakeControl]:
 def control(_control: FakeControl) -> FakeControl:
     _control.jobs.clear()
     _control.cursors.clear()
+    _control.asked.clear()
     return _control
 
 
@@ -333,6 +334,7 @@ def kernel(_control: FakeControl, tmp_path_factory: pytest.TempPathFactory) -> I
     yield from start_kernel(env)
 
 
-@pytest.fixture
-def start() -> Callable[..., Iterator[Kernel]]:
+@pytest.fixture(scope="session")
+def start_kernel_in() -> Callable[..., Iterator[Kernel]]:
+    """`start_kernel`, for modules that need kernels of their own."""
     return start_kernel
