@@ -149,7 +149,7 @@ class Identity:
         """Revoke a person's token; here at once, on other replicas within `CACHE_SECONDS`."""
         if not await self._writer.run(lambda tx: tx.delete_token(token_id)):
             raise errors.NotFound(f"there is no token {token_id}", hint="GET /api/v1/tokens lists them.")
-        self._known.clear()
+        self.forget()
 
     # agents
 
@@ -205,6 +205,10 @@ class Identity:
                 tx.put_agent(replace(agent, revoked=True))
 
         await self._writer.run(operation)
+        self.forget()
+
+    def forget(self) -> None:
+        """Ask the store anew about every token: some were revoked."""
         self._known.clear()
 
 

@@ -12,6 +12,7 @@ from .._version import __version__
 
 if TYPE_CHECKING:
     from .attempts import Attempts
+    from .gateway import Gateway
     from .identity import Identity
     from .jobs import Jobs
     from .metrics import Metrics
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from .store.output import OutputLane
     from .store.reader import Reader
     from .store.writer import Writer
+    from .watch import JobWatch
 
 
 @dataclass(kw_only=True)
@@ -35,6 +37,9 @@ class Services:
     attempts: Attempts
     identity: Identity
     metrics: Metrics
+    watch: JobWatch
+    #: the agents' sockets; absent in a process that serves none
+    gateway: Gateway | None = None
     #: random, new with each start of the process: who holds a lease
     replica_id: str = field(default_factory=lambda: secrets.token_hex(8))
     #: where other replicas reach this one; known once it listens

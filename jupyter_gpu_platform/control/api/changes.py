@@ -1,0 +1,84 @@
+"""The change log, as far as the reader may see it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Annotated
+
+import msgspec
+
+from ..store.rows import ChangeRow
+from .operation import NDJSON, Call, Operation, Route
+from .output import KEEP_ALIVE
+
+PAGE = 500
+
+
+class ChangeQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    #: id of the last change already read, or a list's ``log_position``
+    after: Annotated[int, msgspec.Meta(ge=0, le=2**62)] = 0
+    #: 1: stay and send each change as it is made
+    follow: bool = False
+
+
+class Change(msgspec.Struct, frozen=True, kw_only=True):
+    """One line."""
+
+    id: int
+    time: float
+    kind: str
+    object_id: str
+    #: the object as it was after the change
+    payload: msgspec.Raw
+
+
+def _line(row: ChangeRow) -> bytes:
+    change = Change(id=row.id, time=row.time, kind=row.kind, object_id=row.object_id, payload=msgspec.Raw(_public(row)))
+    return msgspec.json.encode(change) + b"\n"
+
+
+def _public(row: ChangeRow) -> bytes:
+    """Leave the hash of an agent's credential out: it is nobody's business."""
+    if row.kind != "agent":
+        return row.payload
+    agent = msgspec.json.decode(row.payload)
+    agent.pop("credential_hash", None)
+    return msgspec.json.encode(agent)
+
+
+async def changes(call: Call) -> AsyncIterator[bytes]:
+    query: ChangeQuery = call.query
+    services, position = call.services, query.after
+    allowed = services.jobs.change_filter(call.principal)
+    first = True
+    while True:
+        page = await services.reader.changes(position, PAGE, allowed)
+        moved = page.next > position
+        position = page.next
+        if first:
+            first = False
+            yield b""  # the headers go out at once
+        if page.items:
+            yield b"".join(map(_line, page.items))
+        elif not query.follow:
+            return
+        elif not moved and not await services.feed.wait(position, KEEP_ALIVE):
+            yield b"\n"
+
+
+ROUTES = (
+    Route(
+        path="/api/v1/changes",
+        operations=(
+            Operation(
+                method="GET",
+                name="read_changes",
+                summary="Read the change log",
+                answer=changes,
+                query=ChangeQuery,
+                stream=(NDJSON,),
+                also=(410,),
+            ),
+        ),
+    ),
+)

@@ -1,0 +1,233 @@
+"""The program: ``jupyter gpu control``, or ``python -m jupyter_gpu_platform.control``."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+import sys
+from pathlib import Path
+from typing import IO, Any
+
+from traitlets import Bool, Enum, Float, Int, Unicode
+from traitlets.config import Application
+
+from .. import errors, runtime
+from .._version import __version__
+from . import local, logs
+from .identity import Principal, new_token
+from .server import Server, Settings
+
+log = logging.getLogger(__name__)
+
+#: a local platform ends after so many idle seconds unless told otherwise
+LOCAL_IDLE_EXIT = 1800.0
+MIN_TOKEN = 20
+
+
+class ControlApp(Application):  # type: ignore[misc]
+    """Keeps jobs, their output and their attempts; clusters' agents and people talk to it over HTTP."""
+
+    name = "jupyter-gpu-control"
+    version = __version__
+    description = __doc__
+
+    ip = Unicode(
+        "127.0.0.1",
+        help="Address to listen on (default: 127.0.0.1, this machine only). 0.0.0.0 opens the service to the network: "
+        "put TLS in front of it, for tokens cross it.",
+    ).tag(config=True)
+    port = Int(
+        0, min=0, max=65535, help="TCP port to listen on (default: 0, any free one; its number is in the log)."
+    ).tag(config=True)
+    state_dir = Unicode(
+        "",
+        help="Directory of the store, the lock and the logs, on a local disk (default: $JUPYTER_GPU_STATE_DIR or "
+        "~/.local/state/jupyter-gpu-platform). Another directory is another platform with other jobs.",
+    ).tag(config=True)
+    database_url = Unicode(
+        "",
+        help="Where state is kept: sqlite:////path/control.db or postgresql+psycopg://user@host/name (default: "
+        "control.db in the state directory). Several replicas need PostgreSQL.",
+    ).tag(config=True)
+    segments_url = Unicode(
+        "",
+        help="fsspec URL to which the output of ended jobs moves, for example s3://bucket/gpu (default: segments in "
+        "the state directory). Replicas need one that all of them reach. Moving it needs its files moved, too.",
+    ).tag(config=True)
+    replica_url = Unicode(
+        "",
+        help="URL under which other replicas reach this one (default: http://IP:PORT as listened on). A wrong one "
+        "makes requests for agents that are connected here fail at other replicas.",
+    ).tag(config=True)
+    local = Bool(
+        False,
+        help="Be the platform of one person on this machine (default: false): write the runtime file with a token, "
+        "run an agent, end when idle.",
+    ).tag(config=True)
+    fake_gpus = Int(
+        0,
+        min=0,
+        max=64,
+        help="Number of simulated GPUs of the local agent (default: 0, the real ones). Jobs run on the CPU.",
+    ).tag(config=True)
+    idle_exit = Float(
+        -1.0,
+        help="Seconds without an open job or a call after which the service ends (default: -1, which is 1800 with "
+        "--local and never otherwise; 0: never). The next client starts it again.",
+    ).tag(config=True)
+    metrics_public = Bool(
+        False,
+        help="Serve /metrics without a token (default: false, admins only). Whoever reaches the port then sees "
+        "counts of jobs and requests.",
+    ).tag(config=True)
+    max_body_bytes = Int(
+        16 * 2**20,
+        min=1024,
+        help="Largest request body, bytes (default: 16777216). A larger one is refused with 413; memory of so much is "
+        "taken per request.",
+    ).tag(config=True)
+    token_file = Unicode(
+        "",
+        help="File with the first admin's token (default: admin.token in the state directory; made if missing). Not "
+        "used with --local. Whoever reads it is admin.",
+    ).tag(config=True)
+    log_to = Enum(
+        ("DEBUG", "INFO", "WARNING", "ERROR"),
+        "INFO",
+        help="Least level that is logged, to stderr, as JSON lines (default: INFO). DEBUG is large.",
+    ).tag(config=True)
+
+    aliases = {
+        name.replace("_", "-"): f"ControlApp.{name}"
+        for name in [
+            "ip",
+            "port",
+            "state_dir",
+            "database_url",
+            "segments_url",
+            "replica_url",
+            "fake_gpus",
+            "idle_exit",
+            "max_body_bytes",
+            "token_file",
+        ]
+    } | {"log-level": "ControlApp.log_to", "config": "ControlApp.config_file"}
+    flags = {
+        "local": ({"ControlApp": {"local": True}}, "Be the platform of one person on this machine."),
+        "metrics-public": ({"ControlApp": {"metrics_public": True}}, "Serve /metrics without a token."),
+    }
+    config_file = Unicode("", help="Configuration file, Python or JSON (default: none).").tag(config=True)
+
+    def initialize(self, argv: list[str] | None = None) -> None:
+        self.parse_command_line(argv)
+        if self.config_file:
+            path = Path(self.config_file)
+            self.load_config_file(path.name, path=str(path.parent.absolute()))
+
+    def start(self) -> None:
+        logs.configure(self.log_to)
+        try:
+            asyncio.run(self._serve())
+        except errors.GpuPlatformError as error:
+            # One line for people: what is wrong and what to do.
+            print(f"{self.name}: {error.message} {error.hint}".strip(), file=sys.stderr)  # noqa: T201
+            self.exit(1)
+
+    def settings(self, state_dir: Path) -> Settings:
+        return Settings(
+            database_url=self.database_url or f"sqlite:///{state_dir / 'control.db'}",
+            segments_url=self.segments_url or (state_dir / "segments").as_uri(),
+            ip=self.ip,
+            port=self.port,
+            replica_url=self.replica_url,
+            local=self.local,
+            fake_gpus=self.fake_gpus,
+            metrics_public=self.metrics_public,
+            max_body_bytes=self.max_body_bytes,
+        )
+
+    async def _serve(self) -> None:
+        state_dir = Path(self.state_dir).expanduser() if self.state_dir else runtime.default_state_dir()
+        state_dir = state_dir.absolute()
+        local.prepare_state_dir(state_dir)
+        # Replicas with a common PostgreSQL take turns by its locks; a lone file store needs one of its own.
+        alone = self.local or not self.database_url.startswith("postgresql")
+        lock = await local.take_lock(state_dir) if alone else None
+        try:
+            await self._serve_locked(state_dir)
+        finally:
+            _release(lock)
+
+    async def _serve_locked(self, state_dir: Path) -> None:
+        stop = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        server = await Server.open(self.settings(state_dir))
+        server.activity.stop = stop.set
+        agent = local.AgentChild(state_dir)
+        written: runtime.RuntimeFile | None = None
+        try:
+            if self.local:
+                token = local.admit_owner(server.services)
+                await local.ensure_agent(server.services, state_dir)
+                written = local.write_runtime_file(server.services, server.url, token, state_dir)
+                agent.start()
+            else:
+                self._admit_admin(server, state_dir)
+            await self._until_end(server, stop)
+        finally:
+            server.activity.stopping = True
+            await agent.stop()
+            await server.close()
+            if written is not None:
+                runtime.remove_runtime_file(written)
+            log.info("ended")
+
+    async def _until_end(self, server: Server, stop: asyncio.Event) -> None:
+        loop = asyncio.get_running_loop()
+        ends: set[asyncio.Task[Any]] = {loop.create_task(stop.wait())}
+        idle = LOCAL_IDLE_EXIT if self.idle_exit < 0 and self.local else self.idle_exit
+        if idle > 0:
+            ends.add(loop.create_task(local.until_idle(server.services, server.activity, idle)))
+        done, pending = await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+        for task in pending:
+            task.cancel()
+        for task in done:
+            task.result()
+        log.info("ending: %s", "asked to" if stop.is_set() else f"idle for {idle:g} s")
+
+    def _admit_admin(self, server: Server, state_dir: Path) -> None:
+        path = Path(self.token_file).expanduser() if self.token_file else state_dir / "admin.token"
+        token = _read_token(path)
+        server.services.identity.add_fixed(token, Principal(user="admin", role="admin"))
+        log.info("the first admin's token is in %s", path)
+
+
+def _read_token(path: Path) -> str:
+    try:
+        if not path.exists():
+            runtime.write_private(path, new_token("jgpadmin").encode() + b"\n")
+        token = path.read_text().strip()
+    except (OSError, UnicodeError) as error:
+        raise errors.LocalPlatformError(
+            f"the token file {path} can't be used: {error}", hint="Choose a readable one with --token-file."
+        ) from error
+    if len(token) < MIN_TOKEN or not token.isascii() or " " in token:
+        raise errors.LocalPlatformError(
+            f"the token file {path} holds no usable token",
+            hint=f"Put {MIN_TOKEN} or more random ASCII characters into it, or remove it to have one made.",
+        )
+    return token
+
+
+def _release(lock: IO[str] | None) -> None:
+    if lock is not None:
+        with contextlib.suppress(OSError):
+            lock.truncate(0)
+        lock.close()
+
+
+def main(argv: list[str] | None = None) -> None:
+    ControlApp.launch_instance(argv)
