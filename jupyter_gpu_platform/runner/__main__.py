@@ -1,0 +1,33 @@
+"""Makes the package of this folder importable by a fixed name, wherever the folder lies, and runs one of its parts."""
+
+import importlib
+import importlib.util
+import os
+import sys
+
+NAME = "jupyter_gpu_runner"
+
+
+def _register():
+    folder = os.path.dirname(os.path.abspath(__file__))
+    # The folder's modules must not shadow what user code imports by the same names.
+    sys.path[:] = [entry for entry in sys.path if os.path.abspath(entry or ".") != folder or entry == ""]
+    spec = importlib.util.spec_from_file_location(
+        NAME, os.path.join(folder, "__init__.py"), submodule_search_locations=[folder]
+    )
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[NAME] = module
+    spec.loader.exec_module(module)
+
+
+def main():
+    if len(sys.argv) < 2 or sys.argv[1] not in ("supervise", "worker"):
+        sys.stderr.write("usage: python -I RUNNER_FOLDER supervise ATTEMPT_DIR\n")
+        return 2
+    _register()
+    part = {"supervise": "supervisor", "worker": "worker"}[sys.argv[1]]
+    return importlib.import_module(NAME + "." + part).main(sys.argv[2:])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,311 @@
+"""The supervisor's connection to its agent: it dials out, retries for ever, and loses nothing.
+
+Three conversations, each in a thread: the claim, then at the end the report; a parked poll that brings what is wanted
+of the job; and the posts of records. *Sent* and *durable* are two cursors: posts go out while earlier ones are still
+unanswered, and whenever anything about the connection is odd, sending begins again from what is durable.
+"""
+
+import collections
+import http.client
+import json
+import random
+import socket
+import threading
+import time
+
+#: one post (bytes); a longer record goes alone
+POST = 2**20
+#: unanswered posts, at most
+WINDOW = 8
+#: seconds an answer may take; the agent parks requests for up to 25
+PATIENCE = 60.0
+#: seconds without progress after which unacknowledged records are sent again: the agent may have lost them
+QUIET = 15.0
+
+FAILURES = (OSError, http.client.HTTPException, ValueError)
+
+
+class Again(Exception):
+    """The agent, or the service behind it, can't take this now."""
+
+
+class Backoff:
+    """Jittered pauses that grow to two seconds, ended early by *closed*."""
+
+    def __init__(self, closed):
+        self._closed = closed
+        self._failures = 0
+
+    def reset(self):
+        self._failures = 0
+
+    def pause(self):
+        ceiling = min(2.0, 0.05 * 2 ** min(self._failures, 10))
+        self._failures += 1
+        self._closed.wait(ceiling * random.uniform(0.5, 1.0))
+
+
+class Connection(http.client.HTTPConnection):
+    """HTTP/1.1 over a Unix socket."""
+
+    def __init__(self, path):
+        super().__init__("agent", timeout=PATIENCE)
+        self._path = path
+
+    def connect(self):
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self._path)
+
+
+class _Answers:
+    """Lets one response after another be read from a socket: each would buffer, and then close, a file of its own."""
+
+    def __init__(self, sock):
+        self._file = sock.makefile("rb")
+
+    def makefile(self, mode, *args):
+        return self
+
+    def __getattr__(self, name):
+        return getattr(self._file, name)
+
+    def close(self):
+        """Nothing: the next response is read from the same file."""
+
+    def read_response(self):
+        response = http.client.HTTPResponse(self, method="POST")
+        response.begin()
+        body = response.read()
+        return response.status, json.loads(body.decode() or "{}")
+
+
+class Link:
+    """All that is said between one supervisor and its agent.
+
+    What comes in is put into `events` as (kind, data), and *wake()* is called: ``claimed``, ``refused``, ``wanted``,
+    ``durable``, ``fenced``, ``reported``.
+
+    :param address: the Unix socket's path.
+    :param path: ``/v1/attempts/JOB/ATTEMPT/REPLICA``.
+    """
+
+    def __init__(self, address, token, path, incarnation, spool, wake):
+        self.events = collections.deque()
+        self.durable = 1
+        self._address = address
+        self._headers = {"Authorization": "Bearer " + token, "Content-Type": "application/json"}
+        self._path = path
+        self._incarnation = incarnation
+        self._spool = spool
+        self._wake = wake
+        self._closed = threading.Event()
+        self._stale = False
+        self._resume = 1
+
+    def start(self, version):
+        body = {"protocol": 1, "version": version, "capabilities": [], "incarnation": self._incarnation}
+        self._thread(self._claim, body)
+        self._thread(self._poll)
+
+    def send_records(self):
+        """Begin to send what the spool has: allowed once the claim is granted."""
+        self._thread(self._post)
+
+    def report(self, exit_code, reason, last_seq):
+        """Report the end; ``reported`` comes once the service has committed it."""
+        body = {"incarnation": self._incarnation, "exit_code": exit_code, "reason": reason, "last_seq": last_seq}
+        self._thread(self._report, body)
+
+    def close(self):
+        self._closed.set()
+        self._spool.close()
+
+    def _thread(self, target, *args):
+        threading.Thread(target=target, args=args, name=target.__name__.strip("_"), daemon=True).start()
+
+    def _tell(self, kind, data=None):
+        self.events.append((kind, data))
+        self._wake()
+
+    def _ask(self, connection, method, tail, body=None):
+        data = None if body is None else json.dumps(body).encode()
+        connection.request(method, self._path + tail, body=data, headers=self._headers)
+        response = connection.getresponse()
+        return response.status, json.loads(response.read().decode() or "{}")
+
+    def _insist(self, tail, body):
+        """Post until the answer is a final one."""
+        backoff = Backoff(self._closed)
+        while not self._closed.is_set():
+            connection = Connection(self._address)
+            try:
+                status, answer = self._ask(connection, "POST", tail, body)
+                if status in (200, 409, 410):
+                    return status, answer
+            except FAILURES:
+                pass
+            finally:
+                connection.close()
+            backoff.pause()
+        return 0, {}
+
+    def _claim(self, body):
+        status, answer = self._insist("/claim", body)
+        if status == 200 and answer.get("granted"):
+            self._tell("claimed", answer)
+        elif status:
+            self._tell("refused", answer)
+
+    def _report(self, body):
+        if self._insist("/ended", body)[0]:
+            self._tell("reported")
+
+    # --- what is wanted
+
+    def _poll(self):
+        backoff = Backoff(self._closed)
+        connection = Connection(self._address)
+        generation = 0
+        while not self._closed.is_set():
+            tail = "/wanted?incarnation=%s&generation=%d&durable=%d" % (self._incarnation, generation, self.durable)
+            try:
+                status, answer = self._ask(connection, "GET", tail)
+                if status == 410:
+                    self._tell("fenced")
+                    return
+                if status != 200:
+                    raise Again
+                backoff.reset()
+                self._advance(int(answer["durable"]))
+                if answer["generation"] > generation:
+                    generation = answer["generation"]
+                    self._tell("wanted", answer)
+            except (Again, KeyError) + FAILURES:
+                connection.close()
+                self._restart()
+                backoff.pause()
+
+    def _advance(self, durable):
+        if durable > self.durable:
+            with self._spool.changed:
+                self.durable = durable
+            self._spool.trim(durable)
+            self._tell("durable")
+
+    def _restart(self):
+        """The agent may be a new one that has lost what was in flight."""
+        with self._spool.changed:
+            self._stale = True
+            self._spool.changed.notify_all()
+
+    # --- records
+
+    def _post(self):
+        backoff = Backoff(self._closed)
+        while not self._closed.is_set():
+            posts = _Posts(self._spool)
+            connection = Connection(self._address)
+            self._stale = False
+            begun = self.durable
+            try:
+                connection.connect()
+                self._thread(self._read_answers, posts, _Answers(connection.sock))
+                self._send(posts, connection.sock)
+            except (Again,) + FAILURES:
+                pass
+            finally:
+                posts.end()
+                connection.close()
+            if posts.fenced:
+                self._tell("fenced")
+                return
+            if self.durable > begun or posts.answered:
+                backoff.reset()
+            backoff.pause()
+
+    def _send(self, posts, sock):
+        sent, self._resume = max(self.durable, self._resume, self._spool.first), 1
+        while True:
+            sent = self._wait_for_work(posts, sent)
+            count, data = self._spool.read(sent, POST)
+            if not count:
+                raise Again
+            head = "POST %s/records?incarnation=%s&first=%d&count=%d HTTP/1.1\r\nHost: agent\r\n" % (
+                self._path,
+                self._incarnation,
+                sent,
+                count,
+            )
+            for name, value in self._headers.items():
+                head += "%s: %s\r\n" % (name, value)
+            posts.add()
+            sock.sendall((head + "Content-Length: %d\r\n\r\n" % len(data)).encode() + data)
+            sent += count
+
+    def _wait_for_work(self, posts, sent):
+        """Wait until there is something to send and room for it; return where to go on."""
+        spool = self._spool
+        mark, since = self.durable, time.monotonic()
+        with spool.changed:
+            while True:
+                if posts.broken or self._stale or spool.closed:
+                    raise Again
+                if self.durable != mark:
+                    mark, since = self.durable, time.monotonic()
+                if spool.next > sent and posts.unanswered < WINDOW:
+                    return sent
+                if self.durable < sent and time.monotonic() - since > QUIET:
+                    raise Again
+                spool.changed.wait(QUIET)
+
+    def _read_answers(self, posts, answers):
+        try:
+            while posts.wait():
+                status, answer = answers.read_response()
+                posts.take()
+                if status == 410:
+                    posts.fenced = True
+                elif status == 409:
+                    self._resume = int(answer["expected"])
+                if status != 200:
+                    raise Again
+                self._advance(int(answer["durable"]))
+        except (Again, KeyError, AttributeError) + FAILURES:
+            pass  # the sender sees that the posts are broken, and begins again
+        finally:
+            posts.end()
+
+
+class _Posts:
+    """The posts in flight on one connection."""
+
+    def __init__(self, spool):
+        self._changed = spool.changed
+        self.unanswered = 0
+        self.answered = 0
+        self.broken = False
+        self.fenced = False
+
+    def add(self):
+        with self._changed:
+            self.unanswered += 1
+            self._changed.notify_all()
+
+    def take(self):
+        with self._changed:
+            self.unanswered -= 1
+            self.answered += 1
+            self._changed.notify_all()
+
+    def end(self):
+        with self._changed:
+            self.broken = True
+            self._changed.notify_all()
+
+    def wait(self):
+        """Wait for a post that will be answered; False when the connection is done with."""
+        with self._changed:
+            while not self.unanswered and not self.broken:
+                self._changed.wait()
+            return not self.broken

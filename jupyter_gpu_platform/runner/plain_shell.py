@@ -1,0 +1,105 @@
+"""A cell run by plain Python, where the image has no ipykernel: no magics, but top-level await, results and displays."""
+
+import ast
+import asyncio
+import base64
+import builtins
+import inspect
+import json
+import linecache
+import signal
+import sys
+import traceback
+import types
+
+#: object methods that give one MIME type each
+_METHODS = {
+    "_repr_html_": "text/html",
+    "_repr_markdown_": "text/markdown",
+    "_repr_svg_": "image/svg+xml",
+    "_repr_png_": "image/png",
+    "_repr_jpeg_": "image/jpeg",
+    "_repr_latex_": "text/latex",
+    "_repr_json_": "application/json",
+}
+
+
+def bundle(value):
+    """Return the MIME bundle of *value*: its text, and what its ``_repr_*_`` methods give."""
+    data = {"text/plain": repr(value)}
+    if isinstance(value, type):
+        return data
+    for method, mime in _METHODS.items():
+        function = getattr(value, method, None)
+        shown = function() if callable(function) else None
+        if isinstance(shown, tuple):
+            shown = shown[0]
+        if isinstance(shown, bytes):
+            shown = base64.b64encode(shown).decode()
+        if shown is not None:
+            data[mime] = shown
+    function = getattr(value, "_repr_mimebundle_", None)
+    if callable(function):
+        shown = function(include=None, exclude=None)
+        data.update((shown[0] if isinstance(shown, tuple) else shown) or {})
+    return data
+
+
+class PlainShell:
+    def __init__(self, writer):
+        self._writer = writer
+        self._main = types.ModuleType("__main__")
+        sys.modules["__main__"] = self._main
+        self._main.__dict__["__builtins__"] = builtins
+        builtins.display = self._display
+
+    def _send(self, **fields):
+        if self._writer.is_ours():
+            self._writer.message(json.dumps(fields, default=repr).encode())
+
+    def _display(self, *values):
+        for value in values:
+            self._send(type="display", data=bundle(value), metadata={}, transient={}, update=False)
+
+    def run(self, code, execution_count, started):
+        name = "<cell %d>" % execution_count
+        lines = code.splitlines(True)
+        linecache.cache[name] = (len(code), None, lines, name)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        started()
+        try:
+            value = self._execute(code, name)
+            if value is not None:
+                builtins._ = value
+                self._send(type="result", data=bundle(value), metadata={}, execution_count=execution_count)
+            return {"status": "ok"}
+        except BaseException as error:  # SystemExit and KeyboardInterrupt end a cell like any other
+            return self._failed(error)
+        finally:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    def _failed(self, error):
+        kind = type(error)
+        frames = error.__traceback__
+        while frames is not None and frames.tb_frame.f_code.co_filename == __file__:
+            frames = frames.tb_next  # our own frames are no part of the user's story
+        shown = "".join(traceback.format_exception(kind, error, frames)).splitlines()
+        outcome = {"ename": kind.__name__, "evalue": str(error)}
+        self._send(type="error", traceback=shown, **outcome)
+        return dict(outcome, status="error")
+
+    def _execute(self, code, name):
+        """Run the statements; return the value of a last expression that doesn't end in a semicolon."""
+        tree = ast.parse(code, name)
+        last = None
+        if tree.body and isinstance(tree.body[-1], ast.Expr) and not code.rstrip().endswith(";"):
+            last = ast.Expression(tree.body.pop().value)
+        self._evaluate(tree, name, "exec")
+        return None if last is None else self._evaluate(last, name, "eval")
+
+    def _evaluate(self, tree, name, mode):
+        compiled = compile(tree, name, mode, flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+        value = eval(compiled, self._main.__dict__)
+        if compiled.co_flags & inspect.CO_COROUTINE:
+            return asyncio.run(value)
+        return value

@@ -1,0 +1,502 @@
+"""The process that outlives the user's code: it starts it, records what it shows, stops it, and reports its end.
+
+One life: lock the attempt's directory → start the worker while the claim is asked for → release the user's code once
+the claim is granted → record until the worker has ended → kill what is left of its tree → write the exit record →
+send everything until it is durable → report the end → exit.
+"""
+
+import collections
+import errno
+import fcntl
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+
+from . import framing, processes
+from .link import Link
+from .recorder import Recorder
+from .spool import Spool
+
+VERSION = "1"
+#: read from a pipe at once, and the size that pipes are made (bytes)
+PIPE = 2**20
+_F_SETPIPE_SZ = 1031
+#: seconds between tries while the disk is full
+FULL_PAUSE = 0.5
+#: of what a worker that can't start says, this much goes into the reason (bytes)
+LAST_WORDS = 2000
+
+
+def write_json(path, value):
+    """Replace a file atomically; readable by its owner only."""
+    temporary = "%s.%d" % (path, os.getpid())
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    with os.fdopen(fd, "w") as file:
+        json.dump(value, file)
+    os.replace(temporary, path)
+
+
+def reason(code, message, **details):
+    return {"code": code, "message": message, "details": details}
+
+
+def signal_name(number):
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return "unknown"
+
+
+def end_reason(status, raised):
+    """Say how a process ended: (exit code, signal, reason).
+
+    :param status: as waitpid gave it.
+    :param raised: (ename, evalue) where a cell's code raised.
+    """
+    if os.WIFSIGNALED(status):
+        number = os.WTERMSIG(status)
+        said = "killed by signal %d (%s)" % (number, signal_name(number))
+        if number == signal.SIGKILL:
+            said += ", as happens when memory runs out"
+        return 128 + number, number, reason("signal", said, signal=number)
+    code = os.WEXITSTATUS(status)
+    if raised is not None:
+        said = ("%s: %s" % raised)[:500]
+        return 1, None, reason("error", said, ename=raised[0][:200], evalue=raised[1][:500])
+    if code == 0:
+        return 0, None, None
+    return code, None, reason("exit_code", "ended with exit code %d" % code, exit_code=code)
+
+
+class Supervisor:
+    def __init__(self, folder):
+        self.folder = folder
+        with open(os.path.join(folder, "spec.json")) as file:
+            self.given = json.load(file)
+        self.spec = self.given["spec"]
+        self.kind = self.spec["source"]["type"]
+        self.limits = self.spec.get("limits") or {}
+        pid = os.getpid()
+        start = processes.start_time(pid)
+        boot = processes.boot_id()
+        self.incarnation = "%s-%d-%d" % (boot[:8], pid, start)
+        write_json(
+            os.path.join(folder, "supervisor.json"),
+            {"pid": pid, "pid_start": start, "boot_id": boot, "incarnation": self.incarnation},
+        )
+        self.selector = select.poll()
+        self.wake_read, self.wake_write = os.pipe()
+        for fd in (self.wake_read, self.wake_write):
+            os.set_blocking(fd, False)
+        self.spool = Spool(os.path.join(folder, "spool"))
+        self.recorder = Recorder(self.spool)
+        given = self.given
+        path = "/v1/attempts/%s/%d/%d" % (given["job"], given["attempt"], given.get("replica", 0))
+        self.link = Link(given["socket"], given["token"], path, self.incarnation, self.spool, self.wake)
+        self.frames = framing.Reader()
+        #: the worker's pipes that are still open: fd → what is done with its bytes
+        self.sources = {}
+        self.popen = None
+        self.worker = 0
+        self.status = None
+        self.control = None
+        self.ready = False
+        self.started = False
+        self.claimed = False
+        self.released = False
+        self.failure = None
+        self.raised = None
+        #: why the user's code is being ended by us
+        self.stopping = None
+        self.kill_at = None
+        self.max_run_at = None
+        self.interrupts = 0
+        self.interrupts_sent = 0
+        self.terminated = False
+        #: nobody wants anything of this attempt any more
+        self.dismissed = False
+        self.refused = None
+        self.reported = False
+        self.early = collections.deque(maxlen=64)
+
+    def wake(self):
+        try:
+            os.write(self.wake_write, b"w")
+        except BlockingIOError:
+            pass  # it is awake already
+
+    # --- starting
+
+    def run(self):
+        processes.prctl(processes.PR_SET_CHILD_SUBREAPER, 1)
+        self._handle_signals()
+        self._start_worker()
+        self.link.start(VERSION)
+        try:
+            self.spool.reserve()
+        except OSError:
+            pass  # without it a full disk is said only afterwards
+        while self.worker and self.status is None:
+            self._step()
+        self._end()
+        self.link.close()
+
+    def _handle_signals(self):
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.signal(signal.SIGTERM, self._on_sigterm)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        signal.set_wakeup_fd(self.wake_write, warn_on_full_buffer=False)
+        self.selector.register(self.wake_read, select.POLLIN)
+
+    def _on_sigterm(self, *_):
+        self.terminated = True
+
+    def _pipe(self, consume):
+        read, write = os.pipe()
+        for size in (PIPE, PIPE // 4):
+            try:
+                fcntl.fcntl(write, _F_SETPIPE_SZ, size)
+                break
+            except OSError:
+                continue  # more than this user may have
+        os.set_blocking(read, False)
+        self.sources[read] = consume
+        self.selector.register(read, select.POLLIN)
+        return write
+
+    def _start_worker(self):
+        frames = self._pipe(self._take_frames)
+        out = self._pipe(lambda data: self._take_text("stdout", data))
+        err = self._pipe(lambda data: self._take_text("stderr", data))
+        control, self.control = os.pipe()
+        # A script's own interpreter replaces the worker, which may therefore be ours, without its site packages.
+        head = [self.given["python"]] if self.kind == "cell" else [sys.executable, "-I", "-S"]
+        here = os.path.dirname(os.path.abspath(__file__))
+        argv = head + [here, "worker", self.kind, str(control), str(frames), str(os.getpid())]
+        try:
+            self.popen = subprocess.Popen(
+                argv,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=err,
+                cwd=self.given.get("workdir") or None,
+                env=self._environment(),
+                pass_fds=(control, frames),
+                start_new_session=True,
+            )
+            self.worker = self.popen.pid
+        except (OSError, ValueError) as error:
+            self.failure = "can't start %s: %s" % (head[0], error)
+        finally:
+            for fd in (frames, out, err, control):
+                os.close(fd)
+
+    def _environment(self):
+        env = dict(os.environ)
+        env.update(self.spec.get("env") or {})
+        if self.kind != "cell":
+            env.setdefault("PYTHONUNBUFFERED", "1")  # what was printed shows at once, and survives a crash
+        env["JGP_JOB_ID"] = self.given["job"]
+        env["JGP_ATTEMPT"] = str(self.given["attempt"])
+        env[processes.MARKER] = self.incarnation
+        gpus = self.given.get("gpus")
+        if gpus is not None:
+            env["CUDA_VISIBLE_DEVICES"] = ",".join(gpu["uuid"] for gpu in gpus)
+            if self._fake_gpus():
+                env["JUPYTER_GPU_FAKE"] = "1"
+        return env
+
+    def _fake_gpus(self):
+        return sum(1 for gpu in self.given.get("gpus") or () if gpu.get("fake"))
+
+    # --- the loop
+
+    def _step(self):
+        if not self.recorder.retry():
+            select.select([self.wake_read], [], [], FULL_PAUSE)
+        else:
+            for fd, _ in self.selector.poll(self._timeout()):
+                if fd in self.sources and not self.recorder.blocked:
+                    self._read(fd)
+        self._drain_wake()
+        self._events()
+        self._timers()
+        self._reap()
+
+    def _timeout(self):
+        times = [t for t in (self.recorder.deadline(), self.kill_at, self.max_run_at) if t is not None]
+        if not times:
+            return None
+        return max(0, int((min(times) - time.monotonic()) * 1000) + 1)
+
+    def _drain_wake(self):
+        try:
+            while os.read(self.wake_read, 4096):
+                pass
+        except BlockingIOError:
+            pass
+
+    def _timers(self):
+        now = time.monotonic()
+        if not self.recorder.blocked:
+            self.recorder.tick()
+        if self.terminated and self.stopping is None:
+            said = "the supervisor was asked to stop (SIGTERM), as happens when the machine shuts down"
+            self._stop(reason("stopped", said), self.limits.get("grace_seconds", 10.0))
+        if self.max_run_at is not None and now >= self.max_run_at:
+            self.max_run_at = None
+            limit = self.limits["max_run_seconds"]
+            why = reason("max_run_time", "ran longer than its limit of %g s" % limit, limit=limit)
+            self._stop(why, self.limits.get("grace_seconds", 10.0))
+        if self.kill_at is not None and now >= self.kill_at:
+            self.kill_at = now + 1.0  # what was born meanwhile
+            self._signal_tree(signal.SIGKILL)
+
+    def _reap(self):
+        """Collect the dead: the worker, and orphans, whose parent we are as subreaper."""
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            if pid == self.worker:
+                self.status = status
+                self.popen.returncode = status  # it must not wait for a pid that may be another's by then
+
+    # --- output
+
+    def _read(self, fd):
+        """Read once; returns whether there was something."""
+        try:
+            data = os.read(fd, PIPE)
+        except BlockingIOError:
+            return False
+        if data:
+            self.sources[fd](data)
+            return True
+        self.selector.unregister(fd)
+        del self.sources[fd]
+        os.close(fd)
+        return False
+
+    def _take_text(self, name, data):
+        if self.ready:
+            self.recorder.text(name, (name, "fd"), data)
+        else:
+            self.early.append(data[-LAST_WORDS:])  # noise of imports, or why the worker can't start
+
+    def _take_frames(self, data):
+        text = self.recorder.text
+        for kind, payload in self.frames.feed(data):
+            if kind == framing.OUT_TEXT:
+                text("stdout", ("stdout", "text"), payload)
+            elif kind == framing.ERR_TEXT:
+                text("stderr", ("stderr", "text"), payload)
+            elif kind == framing.OUT_BYTES:
+                text("stdout", ("stdout", "bytes"), payload)
+            elif kind == framing.ERR_BYTES:
+                text("stderr", ("stderr", "bytes"), payload)
+            else:
+                self._take_message(payload)
+
+    def _take_message(self, message):
+        kind = message.get("type")
+        # What a child process wrote before this message belongs before it.
+        for fd, consume in list(self.sources.items()):
+            if consume != self._take_frames:
+                self._read(fd)
+        if kind == "ready":
+            self.ready = True
+            self.early.clear()
+        elif kind == "started":
+            self.started = True
+            self._interrupt()
+        elif kind == "start_failed":
+            self.failure = str(message.get("message"))
+        elif kind == "done":
+            if message.get("status") == "error":
+                self.raised = (str(message.get("ename")), str(message.get("evalue")))
+        else:
+            self.recorder.message(message)
+
+    # --- what the agent says
+
+    def _events(self):
+        while self.link.events:
+            kind, data = self.link.events.popleft()
+            if kind == "claimed":
+                self.claimed = True
+                self.recorder.limit(int(data.get("max_output_bytes") or 0))
+                self.link.send_records()
+                self._release()
+            elif kind == "refused":
+                self.refused = str(data.get("refusal") or "the claim was refused")
+                self._dismiss()
+            elif kind == "wanted":
+                self._wanted(data)
+            elif kind == "fenced":
+                self._dismiss()
+            elif kind == "reported":
+                self.reported = True
+
+    def _wanted(self, data):
+        self.interrupts = int(data.get("interrupts") or 0)
+        if data["action"] == "forget":
+            self._dismiss()
+        elif data["action"] == "stop":
+            self._stop(reason("stopped", "stopped because its job was cancelled"), float(data.get("grace") or 0))
+        else:
+            self._interrupt()
+
+    def _release(self):
+        if self.stopping is not None or self.released or not self.worker:
+            return
+        self.released = True
+        count = self._fake_gpus()
+        if count:
+            said = "This platform simulates its GPUs: the %s given to this job %s not real.\n"
+            which = ("GPU", "is") if count == 1 else ("%d GPUs" % count, "are")
+            self.recorder.notice("stderr", said % which)
+        if self.limits.get("max_run_seconds"):
+            self.max_run_at = time.monotonic() + self.limits["max_run_seconds"]
+        source = self.spec["source"]
+        message = {"source": source}
+        if self.kind == "script":
+            message["argv"] = [self.given["python"], source["path"]] + list(source.get("args") or ())
+        elif self.kind == "command":
+            message["argv"] = list(source["argv"])
+        try:
+            with os.fdopen(self.control, "wb") as control:
+                control.write(json.dumps(message).encode() + b"\n")
+        except BrokenPipeError:
+            pass  # it is dead; its wait status says how
+        self.control = None
+
+    def _interrupt(self):
+        """Pass on interrupts that came; those from before the code began are kept until it has."""
+        if not self.started or self.status is not None:
+            return
+        if self.interrupts > self.interrupts_sent:
+            self.interrupts_sent = self.interrupts
+            try:
+                os.killpg(self.worker, signal.SIGINT)
+            except (ProcessLookupError, PermissionError):
+                pass
+
+    def _stop(self, why, grace):
+        """End the user's code: politely, then after *grace* seconds for good. A later call may shorten the grace."""
+        until = time.monotonic() + grace
+        if self.stopping is not None:
+            self.kill_at = until if self.kill_at is None else min(self.kill_at, until)
+            return
+        self.stopping = why
+        if self.started and grace > 0:
+            self._signal_tree(signal.SIGTERM)
+            self.kill_at = until
+        else:
+            self.kill_at = time.monotonic()
+
+    def _dismiss(self):
+        self.dismissed = True
+        if self.stopping is None:
+            self.stopping = reason("stopped", "no longer wanted")
+        self.kill_at = time.monotonic()
+
+    def _signal_tree(self, number):
+        for pid in self._tree():
+            processes.send(pid, number)
+
+    def _tree(self):
+        return [pid for pid in processes.descendants(os.getpid()) if pid != os.getpid()]
+
+    # --- the end
+
+    def _end(self):
+        self._kill_rest()
+        exit_code, number, why = self._outcome()
+        self._finish_records(exit_code, number, why)
+        write_json(
+            os.path.join(self.folder, "exit.json"),
+            {"exit_code": exit_code, "signal": number, "reason": why, "last_seq": self._last_seq()},
+        )
+        self.spool.release()
+        if self.claimed:
+            self._wait(lambda: self.link.durable > self.recorder.last_seq)
+        if not self.dismissed or self.refused is not None:
+            self.dismissed = False
+            self.link.report(exit_code, why, self._last_seq())
+            self._wait(lambda: self.reported)
+
+    def _last_seq(self):
+        return self.recorder.last_seq if self.claimed else 0
+
+    def _kill_rest(self):
+        """Leave no process behind, then read what they had still written."""
+
+        def pause(seconds):
+            self._reap()
+            for fd in list(self.sources):
+                self._read(fd)
+            time.sleep(seconds)
+
+        left = processes.kill_all(self._tree, pause=pause)
+        self._reap()
+        while self.sources and not self.recorder.blocked and any([self._read(fd) for fd in list(self.sources)]):
+            pass
+        while self.sources and self.recorder.blocked and not self.dismissed:
+            self._step()
+        for fd in list(self.sources):
+            self.selector.unregister(fd)
+            os.close(fd)
+        self.sources.clear()
+        if left:
+            self.recorder.gap("processes_left", "these processes can't be killed: %s" % ", ".join(map(str, left)))
+
+    def _outcome(self):
+        if self.refused is not None:
+            return None, None, reason("claim_refused", self.refused)
+        if self.status is None or self.failure is not None or (not self.ready and self.stopping is None):
+            words = b"".join(self.early).decode("utf-8", "replace")[-LAST_WORDS:].strip()
+            said = self.failure or "the worker ended before it could run anything: %s" % (words or "it said nothing")
+            return None, None, reason("start_failed", said)
+        exit_code, number, why = end_reason(self.status, self.raised)
+        if self.stopping is not None:
+            return (exit_code if self.started else None), number, self.stopping
+        return exit_code, number, why
+
+    def _finish_records(self, exit_code, number, why):
+        while not self.recorder.retry() and not self.dismissed:
+            self._step()
+        self.recorder.exit(exit_code, number, why)
+        while not self.recorder.retry() and not self.dismissed:
+            self._step()
+
+    def _wait(self, condition):
+        """Wait for the agent, as long as it takes, unless it wants nothing more of us."""
+        while not condition() and not self.dismissed:
+            self.selector.poll(None)
+            self._drain_wake()
+            self._events()
+
+
+def main(argv):
+    """Supervise the attempt whose directory is given; returns the process's exit status."""
+    folder = os.path.abspath(argv[0])
+    lock = os.open(os.path.join(folder, "supervisor.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
+            raise
+        return 3  # the attempt has a supervisor already
+    if os.path.exists(os.path.join(folder, "supervisor.json")):
+        return 3  # it had one: what it ran must never be run twice
+    Supervisor(folder).run()
+    return 0

@@ -1,0 +1,318 @@
+"""A small real agent for supervisors to talk to: HTTP over a Unix socket, as the runner link wants it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import pathlib
+import shutil
+import signal
+import socketserver
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+
+import jupyter_gpu_platform.runner
+
+RUNNER = pathlib.Path(jupyter_gpu_platform.runner.__file__).parent
+TOKEN = "token-of-the-attempt"
+
+
+def wait_until(check: Callable[[], Any], seconds: float = 20.0) -> Any:
+    """Wait for something in another process that nothing tells us of."""
+    deadline = time.monotonic() + seconds
+    tick = threading.Event()
+    while not (value := check()):
+        assert time.monotonic() < deadline, "it did not come true in time"
+        tick.wait(0.01)
+    return value
+
+
+class _Server(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
+    daemon_threads = True
+    request_queue_size = 64
+    agent: FakeAgent
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Connections break here on purpose."""
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: _Server
+
+    def address_string(self) -> str:
+        return "runner"
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Tests read what the agent got, not its log."""
+
+    def _serve(self) -> None:
+        agent = self.server.agent
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        url = urlsplit(self.path)
+        assert self.headers["Authorization"] == f"Bearer {TOKEN}"
+        query = {key: values[0] for key, values in parse_qs(url.query).items()}
+        answer = getattr(agent, "on_" + url.path.rpartition("/")[2])(query, body)
+        if answer is None:
+            self.close_connection = True
+            return
+        status, content = answer
+        data = json.dumps(content).encode()
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    do_GET = do_POST = _serve
+
+
+class FakeAgent:
+    """Follows the runner link's rules; can refuse, lose, lag and restart."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.changed = threading.Condition()
+        self.grant = True
+        self.max_output_bytes = 0
+        #: answer this many requests of a kind with 503, or by closing the connection
+        self.refuse: dict[str, int] = {}
+        self.lose: dict[str, int] = {}
+        #: accepted records are committed only when the test says so
+        self.lag = False
+        self.fence = False
+        self.lines: list[bytes] = []
+        self.durable = 1
+        self.generation = 1
+        self.action = "run"
+        self.interrupts = 0
+        self.grace = 10.0
+        self.claims: list[dict[str, Any]] = []
+        self.posts = 0
+        self.end: dict[str, Any] | None = None
+        self.server: _Server | None = None
+
+    # --- what the runner asks
+
+    def _trouble(self, kind: str) -> tuple[int, dict[str, Any]] | str | None:
+        with self.changed:
+            if self.refuse.get(kind, 0) > 0:
+                self.refuse[kind] -= 1
+                return 503, {}
+            if self.lose.get(kind, 0) > 0:
+                self.lose[kind] -= 1
+                return "lost"
+        return None
+
+    def on_claim(self, query: dict[str, str], body: bytes) -> tuple[int, dict[str, Any]] | None:
+        if trouble := self._trouble("claim"):
+            return None if isinstance(trouble, str) else trouble
+        with self.changed:
+            self.claims.append(json.loads(body))
+            self.changed.notify_all()
+            if not self.grant:
+                return 409, {"granted": False, "refusal": "another incarnation holds it"}
+            return 200, {"granted": True, "max_output_bytes": self.max_output_bytes}
+
+    def on_records(self, query: dict[str, str], body: bytes) -> tuple[int, dict[str, Any]] | None:
+        first, count = int(query["first"]), int(query["count"])
+        lines = body.splitlines(keepends=True)
+        trouble = self._trouble("records")
+        if isinstance(trouble, tuple):
+            return trouble
+        with self.changed:
+            self.posts += 1
+            assert len(lines) == count
+            if self.fence:
+                return 410, {}
+            expected = len(self.lines) + 1
+            if first > expected:
+                return 409, {"expected": expected}
+            self.lines.extend(lines[expected - first :])
+            if not self.lag:
+                self.durable = len(self.lines) + 1
+            self.changed.notify_all()
+            return None if trouble else (200, {"durable": self.durable})
+
+    def on_wanted(self, query: dict[str, str], body: bytes) -> tuple[int, dict[str, Any]] | None:
+        generation, durable = int(query["generation"]), int(query["durable"])
+        if trouble := self._trouble("wanted"):
+            return None if isinstance(trouble, str) else trouble
+        server = self.server
+        with self.changed:
+            self.changed.wait_for(
+                lambda: self.generation > generation or self.durable > durable or self.server is not server, timeout=25
+            )
+            if self.server is not server:
+                return None
+            if self.fence:
+                return 410, {}
+            return 200, {
+                "generation": self.generation,
+                "action": self.action,
+                "interrupts": self.interrupts,
+                "grace": self.grace,
+                "durable": self.durable,
+            }
+
+    def on_ended(self, query: dict[str, str], body: bytes) -> tuple[int, dict[str, Any]] | None:
+        if trouble := self._trouble("ended"):
+            return None if isinstance(trouble, str) else trouble
+        with self.changed:
+            self.end = json.loads(body)
+            self.changed.notify_all()
+            return 200, {}
+
+    # --- what tests do
+
+    def start(self) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self.path)
+        server = _Server(self.path, _Handler)
+        server.agent = self
+        with self.changed:
+            self.server = server
+            self.changed.notify_all()
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+
+    def stop(self) -> None:
+        """Go away, and forget what was not yet durable."""
+        with self.changed:
+            server, self.server = self.server, None
+            del self.lines[self.durable - 1 :]
+            self.changed.notify_all()
+        if server is not None:
+            server.shutdown()
+            server.server_close()
+
+    def want(self, action: str = "run", *, interrupts: int = 0, grace: float = 10.0) -> None:
+        with self.changed:
+            self.generation += 1
+            self.action, self.interrupts, self.grace = action, interrupts, grace
+            self.changed.notify_all()
+
+    def commit(self) -> None:
+        with self.changed:
+            self.lag = False
+            self.durable = len(self.lines) + 1
+            self.changed.notify_all()
+
+    def wait(self, check: Callable[[], Any], seconds: float = 30.0) -> None:
+        with self.changed:
+            assert self.changed.wait_for(check, timeout=seconds), "it did not come true in time"
+
+    def wait_for_text(self, text: str) -> None:
+        self.wait(lambda: text in self.text())
+
+    @property
+    def records(self) -> list[dict[str, Any]]:
+        records = [json.loads(line) for line in list(self.lines)]
+        assert [record["seq"] for record in records] == list(range(1, len(records) + 1))
+        return records
+
+    def text(self, name: str = "stdout") -> str:
+        return "".join(r["text"] for r in self.records if r["type"] == "stream" and r["name"] == name)
+
+
+class Attempt:
+    """One supervisor under test and the agent it talks to."""
+
+    def __init__(self, folder: pathlib.Path, agent: FakeAgent) -> None:
+        self.folder = folder
+        self.agent = agent
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def prepare(self, source: dict[str, Any], **changes: Any) -> None:
+        workdir = self.folder / "work"
+        workdir.mkdir(exist_ok=True)
+        spec = {"source": source, "env": changes.pop("env", {}), "limits": changes.pop("limits", {})}
+        given = {
+            "protocol": 1,
+            "job": "j1",
+            "attempt": 1,
+            "replica": 0,
+            "socket": self.agent.path,
+            "token": TOKEN,
+            "spec": spec,
+            "gpus": [],
+            "python": sys.executable,
+            "workdir": str(workdir),
+            **changes,
+        }
+        (self.folder / "spec.json").write_text(json.dumps(given))
+
+    def start(self, source: dict[str, Any], **changes: Any) -> Attempt:
+        self.prepare(source, **changes)
+        with (self.folder / "supervisor.log").open("wb") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-I", str(RUNNER), "supervise", str(self.folder)],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        return self
+
+    def cell(self, code: str, **changes: Any) -> Attempt:
+        return self.start({"type": "cell", "code": code, "execution_count": 7}, **changes)
+
+    def command(self, *argv: str, **changes: Any) -> Attempt:
+        return self.start({"type": "command", "argv": list(argv)}, **changes)
+
+    def finish(self, seconds: float = 60.0) -> dict[str, Any]:
+        """Wait for the supervisor's end; return exit.json."""
+        assert self.process is not None
+        assert self.process.wait(seconds) == 0, self.log()
+        assert self.log() == ""
+        result: dict[str, Any] = json.loads((self.folder / "exit.json").read_text())
+        return result
+
+    def log(self) -> str:
+        return (self.folder / "supervisor.log").read_text()
+
+    def supervisor(self) -> dict[str, Any]:
+        path = self.folder / "supervisor.json"
+        wait_until(path.exists)
+        result: dict[str, Any] = json.loads(path.read_text())
+        return result
+
+    def types(self) -> list[str]:
+        return [record["type"] for record in self.agent.records]
+
+    def close(self) -> None:
+        if self.process is not None and self.process.poll() is None:
+            self.process.send_signal(signal.SIGKILL)
+            self.process.wait()
+        self.agent.stop()
+
+
+@pytest.fixture
+def attempt(monkeypatch: pytest.MonkeyPatch) -> Iterator[Attempt]:
+    # A socket's path is short; pytest's own directories are not.
+    folder = pathlib.Path(tempfile.mkdtemp(prefix="jgp-"))
+    monkeypatch.setenv("IPYTHONDIR", str(folder / "ipython"))
+    agent = FakeAgent(str(folder / "socket"))
+    agent.start()
+    attempt = Attempt(folder, agent)
+    yield attempt
+    attempt.close()
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def agent(attempt: Attempt) -> FakeAgent:
+    return attempt.agent
+
+
+@pytest.fixture(name="eventually")
+def eventually_fixture() -> Callable[..., Any]:
+    return wait_until
