@@ -86,7 +86,8 @@ def show(path: Path, terminal: Terminal, *, timeout: int) -> bool:
         kernel_name=notebook.metadata.get("kernelspec", {}).get("name", "python3"),
         resources={"metadata": {"path": str(path.parent)}},
     )
-    with client.setup_kernel():
+    # Only errors: a kernel warns that its loopback sockets are not encrypted.
+    with client.setup_kernel(extra_arguments=["--log-level=ERROR"]):
         for index, cell in enumerate(notebook.cells):
             try:
                 client.execute_cell(cell, index)
