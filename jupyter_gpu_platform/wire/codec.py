@@ -10,8 +10,8 @@ from .. import errors
 from .messages import MAX_MESSAGE, FromAgent, FromService, Message
 
 _encoder = msgspec.msgpack.Encoder()
-_from_agent: msgspec.msgpack.Decoder[FromAgent] = msgspec.msgpack.Decoder(FromAgent)  # type: ignore[arg-type]
-_from_service: msgspec.msgpack.Decoder[FromService] = msgspec.msgpack.Decoder(FromService)  # type: ignore[arg-type]
+_from_agent: msgspec.msgpack.Decoder[FromAgent] = msgspec.msgpack.Decoder(FromAgent)
+_from_service: msgspec.msgpack.Decoder[FromService] = msgspec.msgpack.Decoder(FromService)
 
 
 def encode(message: Message) -> bytes:

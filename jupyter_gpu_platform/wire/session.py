@@ -124,7 +124,7 @@ class Liveness:
         return [Send(Ping(nonce=self._nonce))]
 
 
-def _common(message: Message) -> list[Effect] | None:
+def common_effects(message: Message) -> list[Effect] | None:
     """What both ends do alike with what may come either way; None for everything else."""
     match message:
         case Ping(nonce=nonce):
@@ -237,7 +237,7 @@ class AgentSession:
 
     def receive(self, message: Message, now: float) -> list[Effect]:
         self._liveness.heard(now)
-        common = _common(message)
+        common = common_effects(message)
         if common is not None:
             return common
         if isinstance(message, Welcome):
@@ -371,7 +371,7 @@ class ServiceSession:
 
     def receive(self, message: Message, now: float) -> list[Effect]:
         self._liveness.heard(now)
-        common = _common(message)
+        common = common_effects(message)
         if common is not None:
             return common
         if self.hello is None:

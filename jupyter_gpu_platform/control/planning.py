@@ -1,0 +1,252 @@
+"""The planner: gives queued jobs to clusters, says why the others wait, and notices clusters that fell silent.
+
+One replica plans at a time, under a lease. A plan is made from a snapshot, outside the writer; what it writes is
+checked again in the writing transaction, the lease's epoch first, so a planner that lost its lease while it thought
+changes nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from typing import TYPE_CHECKING, NamedTuple
+
+from msgspec.structs import replace
+
+from .. import errors
+from ..model import lifecycle, placement
+from ..model.jobs import Job, Reason
+from . import leases
+
+if TYPE_CHECKING:
+    from .services import Services
+    from .store.transaction import Transaction
+
+log = logging.getLogger(__name__)
+
+#: Seconds between looks that nothing woke: for limits that run out, and clusters that fall silent.
+SLOW_TICK = 5.0
+#: This many placements, expiries and reasons go into one transaction.
+BATCH = 200
+
+
+class _Thought(NamedTuple):
+    """What a look at the snapshot came to."""
+
+    plan: placement.Plan
+    #: the jobs of the snapshot, by id
+    jobs: dict[str, Job]
+    expiring: list[str]
+    revision: int
+
+
+class Planner:
+    """Plans while this replica holds the lease; stands by otherwise."""
+
+    def __init__(self, services: Services, *, tick: float = SLOW_TICK, ttl: float = leases.TTL) -> None:
+        self._services = services
+        self._tick = tick
+        self._ttl = ttl
+        self._task: asyncio.Task[None] | None = None
+        self.epoch: int | None = None
+        #: a service that has just started gives its agents this long to dial before it calls them silent
+        self._patience_until = 0.0
+
+    def start(self) -> None:
+        self._patience_until = self._services.now() + self._ttl
+        self._task = asyncio.create_task(self._run(), name="planner")
+
+    async def stop(self) -> None:
+        """Stop planning and let another replica begin at once."""
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+            self._task = None
+        self.epoch = None
+        replica = self._services.replica_id
+        with contextlib.suppress(errors.GpuPlatformError):
+            await self._services.writer.run(lambda tx: tx.release_lease(leases.PLANNER, replica))
+
+    async def _run(self) -> None:
+        loop = asyncio.get_running_loop()
+        position, swept = 0, -self._tick
+        while True:
+            begun = loop.time()
+            slow = begun - swept >= self._tick
+            try:
+                if slow:
+                    swept = begun
+                    await self._hold()
+                    if self.epoch is not None:
+                        await self._sweep()
+                if self.epoch is not None:
+                    position = await self.plan(refresh=slow)
+            except errors.GpuPlatformError as error:
+                log.warning("planning was put off: %s", error)
+                self.epoch = None
+            except Exception:  # the planner must not end by a bug in one pass
+                log.exception("a planning pass failed")
+            # At most half of the time is spent planning, however fast the changes come.
+            await asyncio.sleep(min(1.0, loop.time() - begun))
+            left = max(0.0, self._tick - (loop.time() - swept))
+            if self.epoch is None:
+                await asyncio.sleep(left)
+            else:
+                await self._services.feed.wait(position, left)
+
+    async def _hold(self) -> None:
+        """Take the lease, or renew it."""
+        services = self._services
+
+        def operation(tx: Transaction) -> int | None:
+            lease = tx.acquire_lease(
+                leases.PLANNER, services.replica_url, services.replica_id, self._ttl, services.now()
+            )
+            return None if lease is None else lease.epoch
+
+        epoch = await services.writer.run(operation)
+        if epoch is not None and self.epoch is None:
+            log.info("this replica plans (epoch %d)", epoch)
+        self.epoch = epoch
+
+    def _check(self, tx: Transaction) -> None:
+        """Refuse to write under a lease that another replica has taken."""
+        lease = tx.lease(leases.PLANNER)
+        if lease is None or lease.holder_id != self._services.replica_id or lease.epoch != self.epoch:
+            raise errors.Conflict("another replica plans by now")
+
+    # --- placing -----------------------------------------------------------------------------------------------
+
+    async def plan(self, *, refresh: bool = False) -> int:
+        """Make one plan and write it; returns the revision that it was made from.
+
+        :param refresh: also write reasons of which only the numbers changed.
+        """
+        thought = await self._services.reader.run(self._think)
+        waiting = [
+            (job_id, reason)
+            for job_id, reason in thought.plan.waiting.items()
+            if _news(thought.jobs[job_id].reason, reason, refresh=refresh)
+        ]
+        placed, expiring = list(thought.plan.placed), thought.expiring
+        while placed or waiting or expiring:
+            await self._write(thought, placed[:BATCH], waiting[:BATCH], expiring[:BATCH])
+            placed, waiting, expiring = placed[BATCH:], waiting[BATCH:], expiring[BATCH:]
+        return thought.revision
+
+    def _think(self, tx: Transaction) -> _Thought:
+        now, revision = self._services.now(), tx.revision()
+        queued = tx.jobs_queued()
+        if not queued:
+            return _Thought(placement.Plan((), {}), {}, [], revision)
+        unknown: dict[str, set[str]] = {}
+        for row in tx.unknown():
+            unknown.setdefault(row.job, set()).add(row.cluster)
+        views = [
+            placement.ClusterView(
+                name=cluster.name,
+                capacity=cluster.capacity,
+                reachable=cluster.state == "connected",
+                drained=cluster.drained,
+            )
+            for cluster in tx.clusters()
+        ]
+        held = []
+        for attempt in tx.attempts_open():
+            job = tx.job(attempt.job)
+            if job is not None:
+                held.append(placement.Held(cluster=attempt.cluster, resources=job.spec.resources, gpus=attempt.gpus))
+        held_back = {job.id: why for job in queued if (why := lifecycle.hold_back(job, unknown.get(job.id, ())))}
+        plan = placement.plan([job for job in queued if job.id not in held_back], views, held)
+        expiring = [job.id for job in queued if lifecycle.expire(job, now=now) is not job]
+        plan = placement.Plan(plan.placed, {**plan.waiting, **held_back})
+        return _Thought(plan, {job.id: job for job in queued}, expiring, revision)
+
+    async def _write(
+        self,
+        thought: _Thought,
+        placed: list[placement.Placement],
+        waiting: list[tuple[str, Reason]],
+        expiring: list[str],
+    ) -> None:
+        now = self._services.now()
+
+        def unchanged(tx: Transaction, job_id: str) -> Job | None:
+            job = tx.job(job_id)
+            return job if job is not None and job.version == thought.jobs[job_id].version else None
+
+        def operation(tx: Transaction) -> None:
+            self._check(tx)
+            for place in placed:
+                job = unchanged(tx, place.job)
+                cluster = tx.cluster(place.cluster)
+                if job is not None and cluster is not None and not cluster.drained:
+                    above = max((attempt.number for attempt in tx.attempts(job.id)), default=0)
+                    rows = lifecycle.place(job, cluster=place.cluster, now=now, gpus=place.gpus, above=above)
+                    tx.put_job(rows.job)
+                    tx.put_attempt(rows.attempt)
+                    tx.event(job.id, "placed", f"attempt {rows.attempt.number} was given to {place.cluster}")
+            for job_id, reason in waiting:
+                job = unchanged(tx, job_id)
+                if job is not None and (told := lifecycle.wait(job, reason)) is not job:
+                    tx.put_job(told)
+            for job_id in expiring:
+                job = tx.job(job_id)
+                if job is not None and (ended := lifecycle.expire(job, now=now)) is not job:
+                    tx.put_job(ended)
+                    tx.event(job.id, "failed", ended.reason.message if ended.reason else "")
+
+        await self._services.writer.run(operation)
+
+    # --- silence -----------------------------------------------------------------------------------------------
+
+    async def _sweep(self) -> None:
+        """Mark the jobs of clusters whose agent has not been heard for a while."""
+        if self._services.now() < self._patience_until:
+            return
+
+        def silent(tx: Transaction) -> list[str]:
+            now = self._services.now()
+            open_on = {attempt.cluster for attempt in tx.attempts_open()}
+            return [
+                cluster.name
+                for cluster in tx.clusters()
+                if (cluster.state == "connected" or (cluster.state == "away" and cluster.name in open_on))
+                and not _heard(tx, cluster.name, now)
+            ]
+
+        names = await self._services.reader.run(silent)
+        if names:
+            await self._services.writer.run(lambda tx: self._lose(tx, names))
+
+    def _lose(self, tx: Transaction, names: list[str]) -> None:
+        self._check(tx)
+        now = self._services.now()
+        lost = {name for name in names if not _heard(tx, name, now)}
+        for name in sorted(lost):
+            cluster = tx.cluster(name)
+            if cluster is not None:
+                tx.put_cluster(replace(cluster, state="away"))
+        for attempt in tx.attempts_open():
+            job = tx.job(attempt.job) if attempt.cluster in lost else None
+            if job is None or job.attempt != attempt.number:
+                continue
+            gone = lifecycle.lose_contact(job, now=now)
+            if gone is not job:
+                tx.put_job(gone)
+                tx.event(job.id, "unreachable", f"{attempt.cluster} can't be heard; the job goes on", attempt.number)
+
+
+def _heard(tx: Transaction, cluster: str, now: float) -> bool:
+    return any(
+        leases.alive(tx, tx.lease(leases.agent_lease(agent.id)), now)
+        for agent in tx.agents(cluster)
+        if not agent.revoked
+    )
+
+
+def _news(old: Reason | None, new: Reason, *, refresh: bool) -> bool:
+    """Whether a reason is to be written: its numbers alone change with every job that comes or goes."""
+    return old is None or old.code != new.code or (refresh and old != new)
