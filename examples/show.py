@@ -84,10 +84,11 @@ def show(path: Path, terminal: Terminal, *, timeout: int) -> bool:
         notebook,
         timeout=timeout,
         kernel_name=notebook.metadata.get("kernelspec", {}).get("name", "python3"),
+        # Only errors: a kernel warns that its loopback sockets are not encrypted.
+        extra_arguments=["--log-level=ERROR"],
         resources={"metadata": {"path": str(path.parent)}},
     )
-    # Only errors: a kernel warns that its loopback sockets are not encrypted.
-    with client.setup_kernel(extra_arguments=["--log-level=ERROR"]):
+    with client.setup_kernel():
         for index, cell in enumerate(notebook.cells):
             try:
                 client.execute_cell(cell, index)
