@@ -151,4 +151,3 @@ async def test_closing_commits_what_waits_and_takes_nothing_more(database: Datab
     await reader.close()
     with pytest.raises(errors.Unavailable):
         await reader.ping()
-
