@@ -451,6 +451,10 @@ class ServiceSession:
         self.revision = revision
         return [Send(Delta(revision=revision, desired=part)) for part in _portions(self._understood(desired))]
 
+    def aside(self, desired: Sequence[Desired]) -> list[Effect]:
+        """Tell the agent something that is in no revision."""
+        return [Send(Delta(revision=self.revision, desired=tuple(desired)))] if self.live else []
+
     def _understood(self, desired: Sequence[Desired]) -> tuple[Desired, ...]:
         """An agent that can't interrupt is not asked to."""
         if self.declares("interrupt"):

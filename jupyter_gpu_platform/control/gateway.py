@@ -1,0 +1,404 @@
+"""Where agents connect: their sockets at this replica, what is told to them, and the way to those held elsewhere."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import secrets
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+from tornado.websocket import WebSocketClosedError, WebSocketHandler
+
+from .. import errors
+from ..wire.messages import BulkHello, Desired, Inspected
+from ..wire.session import HEARTBEAT
+from . import leases
+from .attempts import PAGE, Holder
+from .relay import PREFIX, Relay, RelayHandler
+from .sockets import BulkSocket, ControlSocket
+from .store.replicas import replica_key
+from .store.rows import Agent, ChangeFilter
+
+if TYPE_CHECKING:
+    from .services import Services
+    from .store.transaction import Transaction
+
+log = logging.getLogger(__name__)
+
+#: The generation of a tombstone for an attempt that the store doesn't know: newer than any that another store gave.
+_LAST_GENERATION = 2**62
+
+
+class Connected(msgspec.Struct, frozen=True, kw_only=True):
+    """An agent that is connected to this replica."""
+
+    agent: str
+    cluster: str
+    epoch: int
+    version: str
+    #: seconds since the epoch
+    since: float
+    #: the revision of desired state that was sent, and the one that the agent has made durable
+    sent: int
+    applied: int
+
+
+class _Forget(msgspec.Struct):
+    job: str
+    attempt: int
+
+
+class Gateway:
+    """Holds the agents' sockets of one replica."""
+
+    def __init__(self, services: Services, *, heartbeat: float = HEARTBEAT, renew: float = leases.RENEW) -> None:
+        self._services = services
+        self._heartbeat = heartbeat
+        self._renew = renew
+        self._opened: set[ControlSocket | BulkSocket] = set()
+        #: the welcomed ones, by agent
+        self._live: dict[str, ControlSocket] = {}
+        self._relay: Relay | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+        self._background: set[asyncio.Task[None]] = set()
+        self._stopping = False
+        self._position = 0
+
+    async def start(self) -> None:
+        """Begin to serve; the replica's URL must be known by now."""
+        services = self._services
+        key = await asyncio.to_thread(replica_key, services.database)
+        self._relay = Relay(key, services.now)
+        await self._keep_replica()
+        self._position = await services.reader.position()
+        loops = (self._tick, self._follow, self._watch_leases)
+        self._tasks = [asyncio.create_task(_forever(loop), name=f"gateway {loop.__name__}") for loop in loops]
+
+    async def stop(self) -> None:
+        """Send the agents away, to other replicas or to this one's successor."""
+        self._stopping = True
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for socket in list(self._opened):
+            socket.refuse("restarting", "this replica stops")
+            self.lost(socket)
+        await asyncio.gather(*self._background, return_exceptions=True)
+        replica = self._services.replica_id
+        with contextlib.suppress(errors.GpuPlatformError):
+            await self._services.writer.run(lambda tx: leases.end_replica(tx, replica))
+
+    def connected(self) -> dict[str, Connected]:
+        """The agents connected to this replica, by id."""
+        return {
+            agent_id: Connected(
+                agent=agent_id,
+                cluster=socket.agent.cluster,
+                epoch=socket.session.epoch,
+                version=socket.session.hello.version if socket.session.hello else "",
+                since=socket.since,
+                sent=socket.session.revision,
+                applied=socket.session.applied,
+            )
+            for agent_id, socket in self._live.items()
+        }
+
+    def relay(self) -> Relay:
+        if self._relay is None:
+            raise errors.Unavailable("this replica is just starting")
+        return self._relay
+
+    # --- sockets come and go -----------------------------------------------------------------------------------
+
+    async def admit(self, agent_id: str, authorization: str | None) -> Agent:
+        """Say which agent dials.
+
+        :raises Unauthenticated: its credential is unknown, revoked, or another agent's.
+        """
+        agent = await self._services.identity.agent(authorization)
+        if agent.id != agent_id:
+            raise errors.Unauthenticated("this is another agent's credential")
+        return agent
+
+    def opened(self, agent: Agent, kind: str, handler: AgentSocket) -> ControlSocket | BulkSocket:
+        services = self._services
+        socket: ControlSocket | BulkSocket
+        if kind == "control":
+            holder = Holder(f"{services.replica_id}/{secrets.token_hex(6)}", services.replica_url)
+            socket = ControlSocket(
+                services, agent, handler, holder=holder, heartbeat=self._heartbeat, on_live=self._went_live
+            )
+        else:
+            socket = BulkSocket(services, agent, handler, heartbeat=self._heartbeat, check=self._check_bulk)
+        self._opened.add(socket)
+        if self._stopping:
+            socket.refuse("restarting", "this replica stops")
+        return socket
+
+    def _went_live(self, socket: ControlSocket) -> None:
+        older = self._live.get(socket.agent.id)
+        self._live[socket.agent.id] = socket
+        if older is not None:
+            self._supersede(older)
+        if socket.session.revision < self._position:
+            self._spawn(self._catch_up(socket))
+
+    def _supersede(self, socket: ControlSocket | BulkSocket) -> None:
+        socket.refuse("superseded", "the agent has a newer connection")
+        self.lost(socket)
+
+    def lost(self, socket: ControlSocket | BulkSocket) -> None:
+        """A socket is gone."""
+        if socket not in self._opened:
+            return
+        self._opened.discard(socket)
+        live = isinstance(socket, ControlSocket) and socket.session.live
+        socket.ended()
+        if isinstance(socket, ControlSocket) and live:
+            if self._live.get(socket.agent.id) is socket:
+                del self._live[socket.agent.id]
+            left = self._services.attempts.left(socket.agent.id, socket.holder, socket.session.epoch)
+            self._spawn(left)
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(_logged(work))
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+
+    async def _check_bulk(self, agent: Agent, hello: BulkHello) -> None:
+        """Join a bulk socket to the session that holds the agent, wherever that is."""
+        lease = await self._services.reader.run(lambda tx: tx.lease(leases.agent_lease(agent.id)))
+        if lease is None or lease.epoch != hello.epoch:
+            raise errors.Conflict("the agent has a newer connection")
+
+    # --- loops -------------------------------------------------------------------------------------------------
+
+    async def _tick(self) -> None:
+        await asyncio.sleep(self._heartbeat / 4)
+        for socket in list(self._opened):
+            socket.tick()
+
+    async def _follow(self) -> None:
+        """Tell the agents what the change log says of their clusters."""
+        services = self._services
+        try:
+            page = await services.reader.changes(self._position, PAGE, ChangeFilter(kinds=("agent",)))
+            # Where more was written than one page holds, the rest comes with the next round.
+            if changed := {row.object_id for row in page.items}:
+                await self._check_leases(changed)
+            clusters = {socket.agent.cluster for socket in self._live.values()}
+            position, desired = await services.attempts.desired_since(self._position, clusters)
+        except errors.Gone:
+            self._position = await services.reader.position()
+            for socket in list(self._live.values()):
+                socket.refuse("log_trimmed", "too much has changed: say hello again")
+            return
+        position = min(position, page.next)
+        self._position = position
+        for socket in list(self._live.values()):
+            socket.tell(position, desired.get(socket.agent.cluster, []))
+        await services.feed.wait(position, 5.0)
+
+    async def _catch_up(self, socket: ControlSocket) -> None:
+        """Bring a connection up to where the others are: its welcome was read from an older snapshot."""
+        try:
+            while not socket.closed and socket.session.revision < self._position:
+                cluster = socket.agent.cluster
+                position, desired = await self._services.attempts.desired_since(socket.session.revision, {cluster})
+                if position <= socket.session.revision:
+                    return
+                socket.tell(position, desired.get(cluster, []))
+        except errors.Gone:
+            socket.refuse("log_trimmed", "too much has changed: say hello again")
+
+    async def _watch_leases(self) -> None:
+        await asyncio.sleep(self._renew)
+        await self._keep_replica()
+        await self._check_leases(None)
+
+    async def _keep_replica(self) -> None:
+        services = self._services
+        await services.writer.run(
+            lambda tx: leases.keep_replica(tx, services.replica_id, services.replica_url, services.now())
+        )
+
+    async def _check_leases(self, only: set[str] | None) -> None:
+        """Close sockets of agents that were revoked, or that have a newer connection at another replica."""
+        sockets = [
+            socket
+            for socket in self._opened
+            if (only is None or socket.agent.id in only) and (socket.session.hello is not None)
+        ]
+        ids = {socket.agent.id for socket in sockets}
+        if not ids:
+            return
+
+        def look(tx: Transaction) -> dict[str, tuple[bool, int]]:
+            found = {}
+            for agent_id in ids:
+                agent, lease = tx.agent(agent_id), tx.lease(leases.agent_lease(agent_id))
+                found[agent_id] = (agent is None or agent.revoked, lease.epoch if lease else 0)
+            return found
+
+        known = await self._services.reader.run(look)
+        for socket in sockets:
+            revoked, epoch = known[socket.agent.id]
+            mine = socket.session.epoch if isinstance(socket, ControlSocket) else socket.epoch
+            if revoked:
+                socket.refuse("unauthenticated", "the agent's credential was revoked", 60.0)
+                self.lost(socket)
+            elif mine and mine < epoch:
+                self._supersede(socket)
+
+    # --- questions to agents -----------------------------------------------------------------------------------
+
+    async def inspect(self, agent_id: str) -> Inspected:
+        """Ask an agent, wherever it is connected, what it really holds.
+
+        :raises Unavailable: it isn't connected, or doesn't answer.
+        """
+        if agent_id in self._live:
+            return await self._live[agent_id].inspect()
+        return msgspec.msgpack.decode(await self._elsewhere(agent_id, "inspect", b""), type=Inspected)
+
+    async def forget_unknown(self, cluster: str, job: str, attempt: int) -> None:
+        """Have the agent stop and forget an attempt that this store doesn't know: an admin has decided so.
+
+        The attempt goes from the list once the agent says that nothing is left of it.
+
+        :raises Conflict: the store knows the attempt.
+        :raises Unavailable: no agent of the cluster is connected.
+        """
+
+        def look(tx: Transaction) -> tuple[bool, list[Agent]]:
+            known = tx.attempt(job, attempt)
+            return known is not None and known.cluster == cluster, tx.agents(cluster)
+
+        known, agents = await self._services.reader.run(look)
+        if known:
+            raise errors.Conflict(f"attempt {job}.{attempt} is known", hint="Cancel its job.")
+        agents = [agent for agent in agents if not agent.revoked]
+        if not agents:
+            raise errors.Unavailable(f"cluster {cluster} has no agent")
+        agent_id = max(agents, key=lambda agent: agent.seen or 0.0).id
+        body = msgspec.msgpack.encode(_Forget(job, attempt))
+        if agent_id in self._live:
+            await self.answer(agent_id, "forget", body)
+        else:
+            await self._elsewhere(agent_id, "forget", body)
+
+    async def _elsewhere(self, agent_id: str, verb: str, body: bytes) -> bytes:
+        services = self._services
+
+        def look(tx: Transaction) -> str:
+            lease = tx.lease(leases.agent_lease(agent_id))
+            mine = lease is not None and leases.replica_of(lease) == services.replica_id
+            if lease is None or mine or not leases.alive(tx, lease, services.now()):
+                raise errors.Unavailable(f"agent {agent_id} is not connected")
+            return lease.holder_url
+
+        url = await services.reader.run(look)
+        return await self.relay().ask(url, f"{PREFIX}/{agent_id}/{verb}", body)
+
+    async def answer(self, agent_id: str, verb: str, body: bytes) -> bytes:
+        """Answer another replica about an agent that is connected here."""
+        socket = self._live.get(agent_id)
+        if socket is None:
+            raise errors.Unavailable(f"agent {agent_id} is not connected here any more")
+        if verb == "inspect":
+            return msgspec.msgpack.encode(await socket.inspect())
+        if verb == "forget":
+            try:
+                asked = msgspec.msgpack.decode(body, type=_Forget)
+            except msgspec.DecodeError:
+                raise errors.InvalidRequest("this names no attempt") from None
+            tombstone = Desired(
+                job=asked.job, attempt=asked.attempt, generation=_LAST_GENERATION, action="forget", grace=10.0
+            )
+            socket.add([tombstone])
+            return b""
+        raise errors.NotFound(f"replicas don't ask each other {verb!r}")
+
+
+async def _forever(step: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    while True:
+        try:
+            await step()
+        except errors.GpuPlatformError as error:
+            log.warning("%s: %s", step.__name__, error)
+            await asyncio.sleep(1.0)
+        except Exception:  # a bug in one round must not end the loop
+            log.exception("%s failed", step.__name__)
+            await asyncio.sleep(1.0)
+
+
+async def _logged(work: Coroutine[Any, Any, None]) -> None:
+    try:
+        await work
+    except errors.GpuPlatformError as error:
+        log.warning("%s", error)
+
+
+class AgentSocket(WebSocketHandler):
+    """``/api/v1/agents/<id>/control`` and ``…/bulk``."""
+
+    _agent: Agent
+    _socket: ControlSocket | BulkSocket | None = None
+
+    def initialize(self, gateway: Gateway) -> None:
+        self._gateway = gateway
+
+    def check_origin(self, origin: str) -> bool:
+        """Browsers have no business here; agents send no Origin, and then this isn't asked."""
+        return False
+
+    async def prepare(self) -> None:
+        try:
+            agent = await self._gateway.admit(self.path_args[0], self.request.headers.get("Authorization"))
+        except errors.GpuPlatformError as error:
+            self.set_status(error.status)
+            self.set_header("Content-Type", "application/problem+json")
+            problem = {"title": error.message, "status": error.status, "code": error.code, "detail": str(error)}
+            self.finish(msgspec.json.encode(problem))
+        else:
+            self._agent = agent
+
+    def open(self, agent_id: str, kind: str) -> None:
+        self.set_nodelay(True)
+        self._socket = self._gateway.opened(self._agent, kind, self)
+
+    def on_message(self, message: str | bytes) -> None:
+        if self._socket is not None and not self._socket.closed:
+            self._socket.received(message)
+
+    def on_close(self) -> None:
+        if self._socket is not None:
+            self._gateway.lost(self._socket)
+
+    # what `sockets` needs of a transport
+
+    def send(self, data: bytes) -> None:
+        # The peer closed it this moment: `on_close` follows.
+        with contextlib.suppress(WebSocketClosedError):
+            sent = asyncio.ensure_future(self.write_message(data, binary=True))
+            sent.add_done_callback(_seen)
+
+    def shut(self, reason: str) -> None:
+        self.close(4000, reason[:100])
+
+
+def _seen(sent: asyncio.Future[None]) -> None:
+    """A message that could not be written is no news: the connection's end is."""
+    if not sent.cancelled():
+        sent.exception()
+
+
+def routes(gateway: Gateway) -> list[tuple[str, type, dict[str, Any]]]:
+    """What an application mounts."""
+    return [
+        (r"/api/v1/agents/([^/]+)/(control|bulk)", AgentSocket, {"gateway": gateway}),
+        (PREFIX + r"/([^/]+)/([a-z]+)", RelayHandler, {"relay": gateway.relay, "answer": gateway.answer}),
+    ]
