@@ -1,0 +1,5 @@
+"""``python -m jupyter_gpu_agent``."""
+
+from .app import main
+
+main()

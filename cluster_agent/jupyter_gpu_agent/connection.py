@@ -1,0 +1,186 @@
+"""Dialling out: two WebSockets to whichever replica answers, made again for as long as the agent lives.
+
+The control socket carries the session; the bulk socket, opened once the service has welcomed the agent, carries output.
+Either one's end ends both, and the next try starts after a random pause that grows (full jitter), so that a thousand
+agents which lost the same service don't come back in one moment.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from tornado.httpclient import HTTPClientError, HTTPRequest
+from tornado.simple_httpclient import HTTPTimeoutError
+from tornado.websocket import WebSocketClientConnection, WebSocketClosedError, websocket_connect
+
+from jupyter_gpu_platform import errors
+from jupyter_gpu_platform.wire import codec
+from jupyter_gpu_platform.wire.messages import MAX_MESSAGE, Message, Welcome
+from jupyter_gpu_platform.wire.session import Close, Effect, Got, Send
+from jupyter_gpu_platform.wire.streams import AgentBulk
+
+from .core import Core
+
+logger = logging.getLogger(__name__)
+
+#: seconds; the pause before try *n* is random in 0 … FIRST_PAUSE · 2^n, at most LONGEST_PAUSE
+FIRST_PAUSE = 0.25
+LONGEST_PAUSE = 30.0
+#: seconds for a socket to be opened
+CONNECT_PATIENCE = 10.0
+#: seconds between looks at the clock, finer than the heartbeat
+TICK = 0.5
+
+
+class Endpoint(NamedTuple):
+    """A replica of the control service, and who we are to it."""
+
+    #: http(s)://host:port
+    url: str
+    agent_id: str
+    credential: str
+
+
+class _Closed(Exception):
+    """The session is over."""
+
+    def __init__(self, why: str, retry_after: float = 0.0) -> None:
+        super().__init__(why)
+        self.retry_after = retry_after
+
+
+class Connection:
+    """Keeps one agent connected.
+
+    :param resolve: names the service to dial now, or None while there is none. Asked before each try.
+    :param longest_pause: seconds.
+    """
+
+    def __init__(
+        self, core: Core, resolve: Callable[[], Endpoint | None], *, longest_pause: float = LONGEST_PAUSE
+    ) -> None:
+        self._core = core
+        self._resolve = resolve
+        self._longest_pause = longest_pause
+        self._failures = 0
+        #: the loop's time at which the service was last known to be there
+        self.last_live = asyncio.get_running_loop().time()
+
+    async def run(self) -> None:
+        """Connect, and again, until cancelled."""
+        while True:
+            pause = 0.0
+            try:
+                endpoint = self._resolve()
+                if endpoint is not None:
+                    await self._session(endpoint)
+                else:
+                    self._failures += 1
+            except* (_Closed, OSError, HTTPClientError, HTTPTimeoutError, WebSocketClosedError) as group:
+                causes = _flat(group)
+                pause = max((cause.retry_after for cause in causes if isinstance(cause, _Closed)), default=0.0)
+                self._failures += 1
+                logger.info("connection lost: %s", "; ".join(str(cause) or type(cause).__name__ for cause in causes))
+            except* errors.GpuPlatformError as group:
+                self._failures += 1
+                logger.warning("connection given up: %s", "; ".join(str(cause) for cause in _flat(group)))
+            ceiling = min(self._longest_pause, FIRST_PAUSE * 2 ** min(self._failures, 16))
+            await asyncio.sleep(pause + random.uniform(0, ceiling))  # noqa: S311 -- jitter
+
+    async def _session(self, endpoint: Endpoint) -> None:
+        socket = await self._dial(endpoint, "control")
+        welcome: asyncio.Future[Welcome] = asyncio.get_running_loop().create_future()
+        outgoing: asyncio.Queue[Message] = asyncio.Queue()
+
+        def carry_out(effects: Sequence[Effect]) -> None:
+            for effect in effects:
+                match effect:
+                    case Send(message):
+                        outgoing.put_nowait(message)
+                    case Close(code, message, retry_after):
+                        raise _Closed(f"{code}: {message}", retry_after)
+                    case Got(Welcome() as message):
+                        self._failures = 0
+                        welcome.set_result(message)
+                    case _:
+                        self._core.take(effect)
+
+        try:
+            self._core.attach(carry_out)
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._write(socket, outgoing))
+                group.create_task(self._read(socket, lambda message, now: self._hear(message, now, carry_out)))
+                group.create_task(self._tick(lambda now: carry_out(self._core.session.tick(now))))
+                group.create_task(self._bulk(endpoint, welcome))
+        finally:
+            self._core.detach()
+            socket.close()
+
+    def _hear(self, message: Message, now: float, carry_out: Callable[[Sequence[Effect]], None]) -> None:
+        self.last_live = now
+        carry_out(self._core.session.receive(message, now))
+
+    async def _bulk(self, endpoint: Endpoint, welcomed: asyncio.Future[Welcome]) -> None:
+        welcome = await welcomed
+        socket = await self._dial(endpoint, "bulk")
+        bulk = AgentBulk(self._core.streams, asyncio.get_running_loop().time())
+        outgoing: asyncio.Queue[Message] = asyncio.Queue()
+
+        def carry_out(effects: Sequence[Effect]) -> None:
+            for effect in effects:
+                match effect:
+                    case Send(message):
+                        outgoing.put_nowait(message)
+                    case Close(code, message, retry_after):
+                        raise _Closed(f"{code}: {message}", retry_after)
+                    case _:
+                        self._core.take(effect)
+
+        try:
+            carry_out(bulk.connect(self._core.boot_id, welcome.epoch))
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._write(socket, outgoing))
+                group.create_task(self._read(socket, lambda message, now: carry_out(bulk.receive(message, now))))
+                group.create_task(self._tick(lambda now: carry_out(bulk.tick(now))))
+                group.create_task(self._pump(outgoing))
+        finally:
+            socket.close()
+
+    async def _pump(self, outgoing: asyncio.Queue[Message]) -> None:
+        """Send output as far as its windows allow, whenever something has changed."""
+        while True:
+            self._core.bulk_news.clear()
+            for append in self._core.streams.sendable():
+                outgoing.put_nowait(append)
+            await self._core.bulk_news.wait()
+
+    async def _dial(self, endpoint: Endpoint, lane: str) -> WebSocketClientConnection:
+        url = f"ws{endpoint.url.removeprefix('http')}/api/v1/agents/{endpoint.agent_id}/{lane}"
+        headers = {"Authorization": f"Bearer {endpoint.credential}"}
+        request = HTTPRequest(url, headers=headers, connect_timeout=CONNECT_PATIENCE, request_timeout=CONNECT_PATIENCE)
+        return await websocket_connect(request, max_message_size=MAX_MESSAGE)
+
+    async def _write(self, socket: WebSocketClientConnection, outgoing: asyncio.Queue[Message]) -> None:
+        while True:
+            await socket.write_message(codec.encode(await outgoing.get()), binary=True)
+
+    async def _read(self, socket: WebSocketClientConnection, hear: Callable[[Message, float], None]) -> None:
+        while (data := await socket.read_message()) is not None:
+            hear(codec.decode_from_service(data), asyncio.get_running_loop().time())
+        raise _Closed(socket.close_reason or "the service closed the socket")
+
+    async def _tick(self, tick: Callable[[float], None]) -> None:
+        while True:
+            await asyncio.sleep(TICK)
+            tick(asyncio.get_running_loop().time())
+
+
+def _flat(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
+    found: list[BaseException] = []
+    for error in group.exceptions:
+        found += _flat(error) if isinstance(error, BaseExceptionGroup) else [error]
+    return found

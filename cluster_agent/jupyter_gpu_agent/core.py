@@ -1,0 +1,250 @@
+"""The agent itself: what the service wants on one side, an executor on the other, and the session's state between them.
+
+`Core` is what executors call (`executors.AgentCore`). It does no networking: a `connection.Connection` attaches the two
+sockets as sinks of effects, and everything here goes on, waiting, while none is attached.
+
+Desired state is carried out by one task per attempt, so that a slow one delays no other; what fails is tried again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import uuid
+from collections.abc import Callable, Sequence
+
+from jupyter_gpu_platform import errors
+from jupyter_gpu_platform.model.jobs import Reason
+from jupyter_gpu_platform.model.lifecycle import Report
+from jupyter_gpu_platform.model.records import StreamKey
+from jupyter_gpu_platform.model.resources import Capacity
+from jupyter_gpu_platform.wire.messages import Appended, AppendRefused, ClaimResult, Desired, Inspect, Owned, Started
+from jupyter_gpu_platform.wire.session import AgentSession, Changed, Committed, Effect, Got
+from jupyter_gpu_platform.wire.streams import AgentStreams
+
+from .executors import AttemptKey, Executor, OutOfSequence, Wanted
+
+logger = logging.getLogger(__name__)
+
+#: seconds that a claim waits for the service's answer before its runner is told to ask again
+CLAIM_PATIENCE = 30.0
+#: seconds that records wait for room in their stream's window
+APPEND_PATIENCE = 20.0
+#: seconds between two tries to carry out what is wanted of an attempt, at most
+RETRY_AT_MOST = 30.0
+
+_EndKey = tuple[str, int, str]
+
+
+class Core:
+    """The state of one agent, over all its connections."""
+
+    def __init__(self) -> None:
+        self.boot_id = uuid.uuid4().hex
+        self.session = AgentSession()
+        self.streams = AgentStreams()
+        self.capacity = Capacity()
+        #: set whenever there may be something to send on the bulk socket
+        self.bulk_news = asyncio.Event()
+        self._executor: Executor | None = None
+        self._emit: Callable[[Sequence[Effect]], None] | None = None
+        self._desired: dict[AttemptKey, Desired] = {}
+        self._workers: dict[AttemptKey, asyncio.Task[None]] = {}
+        self._news: dict[AttemptKey, asyncio.Event] = {}
+        self._room = asyncio.Event()
+        self._claims: dict[int, asyncio.Future[ClaimResult]] = {}
+        self._ends: dict[_EndKey, asyncio.Future[None]] = {}
+
+    @property
+    def executor(self) -> Executor:
+        assert self._executor is not None, "the agent was not started"
+        return self._executor
+
+    async def start(self, executor: Executor) -> None:
+        """Adopt what runs; only then may a hello say what this agent holds."""
+        self._executor = executor
+        await executor.start()
+        self.capacity = await executor.capacity()
+
+    async def close(self) -> None:
+        for task in self._workers.values():
+            task.cancel()
+        await asyncio.gather(*self._workers.values(), return_exceptions=True)
+        await self.executor.close()
+
+    # --- the connection's side ---------------------------------------------------------------------------------
+
+    def attach(self, emit: Callable[[Sequence[Effect]], None]) -> None:
+        """A control socket was opened: say hello on it."""
+        now = asyncio.get_running_loop().time()
+        self._emit = emit
+        emit(self.session.connect(now, boot_id=self.boot_id, owned=self.executor.owned(), capacity=self.capacity))
+
+    def detach(self) -> None:
+        """The control socket is gone."""
+        self._emit = None
+        self.session.lost()
+
+    def take(self, effect: Effect) -> None:
+        """Act on what the session hands up."""
+        match effect:
+            case Got(ClaimResult() as answer):
+                future = self._claims.pop(answer.request, None)
+                if future is not None and not future.done():
+                    future.set_result(answer)
+            case Got(Inspect(request=request)):
+                self._send(self.session.inspected(request, self.executor.owned(), self.capacity))
+            case Got(Appended() | AppendRefused() as answer):
+                self._wake(AttemptKey(answer.job, answer.attempt))
+                self._room.set()
+                self._room = asyncio.Event()
+                self.bulk_news.set()
+            case Changed(revision=revision, desired=desired):
+                self._want(desired)
+                self._send(self.session.applied(revision))
+            case Committed(ended=ended):
+                for report in ended:
+                    future_end = self._ends.pop((report.job, report.attempt, report.incarnation), None)
+                    if future_end is not None and not future_end.done():
+                        future_end.set_result(None)
+
+    def _send(self, effects: Sequence[Effect]) -> None:
+        if self._emit is not None and effects:
+            self._emit(effects)
+
+    # --- desired state -----------------------------------------------------------------------------------------
+
+    def _want(self, desired: Sequence[Desired]) -> None:
+        for item in desired:
+            key = AttemptKey(item.job, item.attempt)
+            self._desired[key] = item
+            self._wake(key)
+            if key not in self._workers:
+                self._workers[key] = asyncio.create_task(self._carry_out(key), name=f"attempt {key.job}.{key.attempt}")
+
+    async def _carry_out(self, key: AttemptKey) -> None:
+        """Do what is wanted of one attempt until that no longer changes."""
+        done: Desired | None = None
+        failures = 0
+        try:
+            while (item := self._desired.get(key)) is not None and item is not done:
+                try:
+                    await self._make_true(key, item)
+                    done, failures = item, 0
+                except Exception:
+                    # The edge of this loop: whatever an executor raises, the next try may succeed.
+                    failures += 1
+                    logger.exception("attempt %s.%d: %s failed, trying again", key.job, key.attempt, item.action)
+                    await asyncio.sleep(random.uniform(0.1, min(RETRY_AT_MOST, 0.5 * 2**failures)))  # noqa: S311 -- jitter
+        finally:
+            self._workers.pop(key, None)
+
+    async def _make_true(self, key: AttemptKey, item: Desired) -> None:
+        match item.action:
+            case "run":
+                if item.spec is not None:
+                    await self.executor.apply(item)
+            case "stop":
+                if any((owned.job, owned.attempt) == key for owned in self.executor.owned()):
+                    await self.executor.stop(key, item.grace)
+                else:
+                    # Nothing was ever made of it, and after this generation nothing will be.
+                    why = Reason(code="stopped", message="cancelled before anything was started")
+                    self.session.ended(Report(job=key.job, attempt=key.attempt, reason=why))
+                    self._send(self.session.flush())
+            case "forget":
+                await self.executor.forget(key)
+                self.streams.forget(*key)
+                if self._desired.get(key) is item:
+                    del self._desired[key]
+                self.session.forgotten(Owned(job=key.job, attempt=key.attempt))
+                self._send(self.session.flush())
+                self._wake(key)
+                self._news.pop(key, None)
+
+    # --- what executors call -----------------------------------------------------------------------------------
+
+    async def claim(self, job: str, attempt: int, replica: int, incarnation: str) -> ClaimResult:
+        request, effects = self.session.claim(job, attempt, replica, incarnation)
+        future = self._claims[request] = asyncio.get_running_loop().create_future()
+        self._send(effects)
+        try:
+            result = await asyncio.wait_for(future, CLAIM_PATIENCE)
+        except TimeoutError:
+            raise errors.Unavailable("the control service did not answer the claim", hint="Ask again.") from None
+        finally:
+            self._claims.pop(request, None)
+            self.session.withdraw(request)
+        if result.granted:
+            self.streams.open(StreamKey(job, attempt, replica), incarnation)
+        return result
+
+    async def append(self, key: StreamKey, incarnation: str, first: int, count: int, lines: bytes) -> None:
+        deadline = asyncio.get_running_loop().time() + APPEND_PATIENCE
+        while True:
+            refusal = self.streams.refusal(key.job, key.attempt)
+            if refusal is not None or not self.streams.belongs(key, incarnation):
+                raise errors.ClaimLost(refusal or "another incarnation writes this stream")
+            if self.streams.has_room(key, len(lines)):
+                break
+            try:
+                async with asyncio.timeout_at(deadline):
+                    await self._room.wait()
+            except TimeoutError:
+                raise errors.Unavailable("the stream's window is full", hint="Send again later.") from None
+        expected = self.streams.accept(key, incarnation, first, count, lines)
+        if expected is not None:
+            raise OutOfSequence(expected)
+        self.bulk_news.set()
+
+    def durable(self, key: StreamKey) -> int:
+        return self.streams.durable(key)
+
+    def expected(self, key: StreamKey) -> int | None:
+        return self.streams.expected(key)
+
+    def fenced(self, key: AttemptKey) -> bool:
+        return self.streams.refusal(key.job, key.attempt) is not None
+
+    async def wait_wanted(self, key: StreamKey, generation: int, durable: int, timeout: float) -> Wanted:
+        attempt = AttemptKey(key.job, key.attempt)
+        deadline = asyncio.get_running_loop().time() + timeout
+        while True:
+            news = self._news.setdefault(attempt, asyncio.Event())
+            wanted = self._wanted(attempt, key)
+            if wanted.generation > generation or wanted.durable > durable:
+                return wanted
+            try:
+                async with asyncio.timeout_at(deadline):
+                    await news.wait()
+            except TimeoutError:
+                return self._wanted(attempt, key)
+
+    def _wanted(self, attempt: AttemptKey, key: StreamKey) -> Wanted:
+        item, durable = self._desired.get(attempt), self.streams.durable(key)
+        if item is None:
+            return Wanted(0, "run", 0, 10.0, durable)
+        return Wanted(item.generation, item.action, item.interrupts, item.grace, durable)
+
+    def _wake(self, key: AttemptKey) -> None:
+        news = self._news.pop(key, None)
+        if news is not None:
+            news.set()
+
+    async def ended(self, report: Report) -> None:
+        key = (report.job, report.attempt, report.incarnation)
+        future = self._ends.get(key)
+        if future is None:
+            future = self._ends[key] = asyncio.get_running_loop().create_future()
+        self.session.ended(report)
+        self._send(self.session.flush())
+        await asyncio.shield(future)
+
+    def progress(self, started: Started) -> None:
+        self.session.progress(started)
+        self._send(self.session.flush())
+
+    def capacity_changed(self, capacity: Capacity) -> None:
+        self.capacity = capacity
+        self._send(self.session.capacity(capacity))
