@@ -315,6 +315,7 @@ class Supervisor:
         if kind == "ready":
             self.ready = True
             self.early.clear()
+            self._release()
         elif kind == "started":
             self.started = True
             self._interrupt()
@@ -356,7 +357,8 @@ class Supervisor:
             self._interrupt()
 
     def _release(self):
-        if self.stopping is not None or self.released or not self.worker:
+        """Let the user's code begin, once it may and can: after ``ready``, since what came before that is dropped."""
+        if not (self.claimed and self.ready) or self.stopping is not None or self.released:
             return
         self.released = True
         count = self._fake_gpus()
