@@ -315,6 +315,10 @@ class AsyncClient:
     async def cluster_remove(self, name: str) -> None:
         await self._call(protocol.remove("clusters", name))
 
+    async def cluster_drain(self, name: str, drained: bool = True) -> Document:
+        """Close the cluster for new jobs, or open it again; what runs goes on."""
+        return await self._call(protocol.change("clusters", name, drained=drained))
+
     async def cluster_join_token(self, name: str) -> Document:
         """Make another short-lived ``join_token`` for the cluster."""
         return await self._call(protocol.create("clusters", name, "join-tokens"))
@@ -340,13 +344,13 @@ class AsyncClient:
         return await self._call(protocol.documents("tokens"))
 
     async def token_add(
-        self, user: str, role: str = "user", project: str | None = None, expires_in: float | None = None
+        self, user: str, role: str = "user", project: str | None = None, ttl_seconds: float | None = None
     ) -> Document:
         """Create an API token; its ``token`` is shown this once.
 
-        :param expires_in: seconds; never when absent.
+        :param ttl_seconds: until it expires; never when absent.
         """
-        return await self._call(protocol.create("tokens", user=user, role=role, project=project, expires_in=expires_in))
+        return await self._call(protocol.create("tokens", user=user, role=role, project=project, ttl_seconds=ttl_seconds))
 
     async def token_remove(self, token_id: str) -> None:
         await self._call(protocol.remove("tokens", token_id))

@@ -381,6 +381,10 @@ def create(*parts: str, **values: object) -> Call[Document]:
     return Call(method="POST", path=_path(*parts), decode=_decode_document, body=body, repeatable=False)
 
 
+def change(*parts: str, **values: object) -> Call[Document]:
+    return Call(method="PATCH", path=_path(*parts), decode=_decode_document, body=msgspec.json.encode(values))
+
+
 def remove(*parts: str | int) -> Call[None]:
     return Call(method="DELETE", path=_path(*parts), decode=_nothing)
 

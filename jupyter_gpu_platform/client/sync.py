@@ -310,6 +310,10 @@ class Client:
     def cluster_remove(self, name: str) -> None:
         self._call(protocol.remove("clusters", name))
 
+    def cluster_drain(self, name: str, drained: bool = True) -> Document:
+        """Close the cluster for new jobs, or open it again; what runs goes on."""
+        return self._call(protocol.change("clusters", name, drained=drained))
+
     def cluster_join_token(self, name: str) -> Document:
         """Make another short-lived ``join_token`` for the cluster."""
         return self._call(protocol.create("clusters", name, "join-tokens"))
@@ -335,13 +339,13 @@ class Client:
         return self._call(protocol.documents("tokens"))
 
     def token_add(
-        self, user: str, role: str = "user", project: str | None = None, expires_in: float | None = None
+        self, user: str, role: str = "user", project: str | None = None, ttl_seconds: float | None = None
     ) -> Document:
         """Create an API token; its ``token`` is shown this once.
 
-        :param expires_in: seconds; never when absent.
+        :param ttl_seconds: until it expires; never when absent.
         """
-        return self._call(protocol.create("tokens", user=user, role=role, project=project, expires_in=expires_in))
+        return self._call(protocol.create("tokens", user=user, role=role, project=project, ttl_seconds=ttl_seconds))
 
     def token_remove(self, token_id: str) -> None:
         self._call(protocol.remove("tokens", token_id))
