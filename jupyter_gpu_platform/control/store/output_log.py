@@ -93,7 +93,7 @@ class Log:
         :raises InvalidRequest: *lines* are not *count* whole lines.
         """
         stream = self._fenced(key, incarnation, cluster)
-        if lines.count(b"\n") != count or (count and not lines.endswith(b"\n")) or first < 1:
+        if lines.count(b"\n") != count or lines[-1:] not in (b"", b"\n") or first < 1:
             raise errors.InvalidRequest(f"records of {_name(key)} are not {count} whole lines numbered from 1")
         known = stream.next_seq - first
         if known < 0 or known >= count:

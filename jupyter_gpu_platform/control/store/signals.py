@@ -121,7 +121,7 @@ class Listener:
 
     def _listen(self, psycopg: Any) -> None:
         url = self._database.url.set(drivername="postgresql").render_as_string(hide_password=False)
-        with psycopg.connect(url, autocommit=True) as connection:
+        with psycopg.connect(url, autocommit=True, application_name="jupyter-gpu-listener") as connection:
             connection.execute(f"LISTEN {CHANGE_CHANNEL}")
             connection.execute(f"LISTEN {OUTPUT_CHANNEL}")
             # What was committed before this connection listened was announced to nobody here.

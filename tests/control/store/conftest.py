@@ -28,9 +28,10 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 @pytest.fixture(autouse=True)
 def _no_thread_is_left() -> Iterator[None]:
     """Whatever a test opened and closed must leave no thread behind."""
+    before = set(threading.enumerate())
     yield
-    left = [thread.name for thread in threading.enumerate() if thread.name.startswith(("store-", "output-"))]
-    assert left == []
+    new = [thread.name for thread in threading.enumerate() if thread not in before]
+    assert [name for name in new if name.startswith(("store-", "output-"))] == []
 
 
 @pytest.fixture

@@ -32,7 +32,7 @@ def test_the_migrations_make_the_tables_of_the_program(database: Database) -> No
         options = {
             "version_table": f"schema_version_{part}",
             "compare_type": True,
-            "include_name": lambda name, kind, parents, mine=mine: kind != "table" or name in mine,
+            "include_name": lambda name, kind, _parents, mine=mine: kind != "table" or name in mine,
         }
         with write() as connection:
             context = MigrationContext.configure(connection, opts=options)
