@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 import sys
 
 import pytest
@@ -324,3 +326,23 @@ def test_a_press_asks_for_more_each_time():
     assert steps == ["interrupt", "cancel", "leave"]
     assert [next_step(press, on_interrupt="cancel", running=False) for press in (1, 2)] == ["cancel", "leave"]
     assert next_step(1, on_interrupt="detach", running=True) == "detach"
+
+
+def test_a_terminal_ipython_shows_a_job_too(control, tmp_path):
+    async def script(job):
+        job.run()
+        job.emit("stream", name="stdout", text="hello\n")
+        job.emit("result", data={"text/plain": "42"}, metadata={}, execution_count=1)
+        job.emit("error", ename="KeyError", evalue="x", traceback=["far traceback"])
+        job.end(Phase.FAILED, Reason(code="error", message="KeyError: x"), 1)
+
+    control.script = script
+    code = "get_ipython().run_line_magic('load_ext', 'jupyter_gpu_platform')\n"
+    code += "get_ipython().run_cell_magic('gpu_run', '', 'x')"
+    env = {**os.environ, "JUPYTER_GPU_URL": control.url, "JUPYTER_GPU_TOKEN": "the-tests-token"}
+    env |= {"IPYTHONDIR": str(tmp_path)}
+    argv = [sys.executable, "-m", "IPython", "--no-banner", "--colors=NoColor", "-c", code]
+    shown = subprocess.run(argv, env=env, capture_output=True, text=True, timeout=60, check=False)
+    assert "hello\n" in shown.stdout
+    assert "42" in shown.stdout
+    assert shown.stdout.count("far traceback") == 1
