@@ -350,7 +350,9 @@ class AsyncClient:
 
         :param ttl_seconds: until it expires; never when absent.
         """
-        return await self._call(protocol.create("tokens", user=user, role=role, project=project, ttl_seconds=ttl_seconds))
+        return await self._call(
+            protocol.create("tokens", user=user, role=role, project=project, ttl_seconds=ttl_seconds)
+        )
 
     async def token_remove(self, token_id: str) -> None:
         await self._call(protocol.remove("tokens", token_id))

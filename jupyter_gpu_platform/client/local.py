@@ -257,7 +257,9 @@ def _checked_place(found: RuntimeFile) -> RuntimeFile:
 
 
 def _release(version: str) -> tuple[int, ...]:
-    return tuple(int(number) for number in re.findall(r"\d+", version.split("+")[0]))
+    """Return the numbers of a version; what marks a development or pre-release is no reason for a hand-over."""
+    numbers = re.match(r"\d+(\.\d+)*", version)
+    return tuple(map(int, numbers[0].split("."))) if numbers else ()
 
 
 def _outdated(found: RuntimeFile) -> bool:

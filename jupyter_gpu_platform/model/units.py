@@ -37,9 +37,9 @@ def parse_duration(text: str) -> float:
     :raises InvalidRequest: it is not a duration, or is zero.
     """
     compact = text.replace(" ", "").lower()
-    parts = _DURATION_PART.findall(compact)
     if re.fullmatch(r"\d+(\.\d+)?", compact):
-        parts = [(compact, "s")]
+        compact += "s"
+    parts = _DURATION_PART.findall(compact)
     known = "".join(number + unit for number, unit in parts) == compact and all(unit in _SECONDS for _, unit in parts)
     seconds = sum(float(number) * _SECONDS[unit] for number, unit in parts) if known else 0.0
     if seconds <= 0:

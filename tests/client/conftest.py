@@ -79,7 +79,9 @@ def ok(value: object) -> Answer:
     return answer
 
 
-def problem(status: int, code: str, *, retry_after: str = "", detail: str = "It failed.", hint: str = "Mend it.") -> Answer:
+def problem(
+    status: int, code: str, *, retry_after: str = "", detail: str = "It failed.", hint: str = "Mend it."
+) -> Answer:
     async def answer(handler: RequestHandler) -> None:
         handler.set_status(status)
         handler.set_header("Content-Type", "application/problem+json")
