@@ -1,0 +1,1 @@
+"""The process executor: attempts as supervised processes of this machine."""

@@ -1,0 +1,180 @@
+"""What supervisors talk to: HTTP over a Unix socket that only this user can reach, with one token per attempt."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+import json
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from tornado.httpserver import HTTPServer
+from tornado.netutil import bind_unix_socket
+from tornado.web import Application, HTTPError, RequestHandler
+
+from jupyter_gpu_platform.errors import ClaimLost, Unavailable
+from jupyter_gpu_platform.model.jobs import Reason
+from jupyter_gpu_platform.model.lifecycle import Report
+from jupyter_gpu_platform.model.records import StreamKey
+
+from ..executors import AgentCore, AttemptKey, OutOfSequence
+
+#: seconds that a request is parked; runners wait longer for an answer
+PARK = 25.0
+#: the longest path of a Unix socket, less a little (bytes)
+LONGEST_PATH = 100
+#: a post of records (bytes): one record of 7 MiB, or many of 1 MiB together
+LARGEST_POST = 16 * 2**20
+
+
+def socket_path(state_dir: Path) -> Path:
+    """Say where the socket lies: the same place for each agent of *state_dir*, since supervisors outlive agents."""
+    path = state_dir / "link" / "socket"
+    if len(os.fsencode(path)) <= LONGEST_PATH:
+        return path
+    name = hashlib.sha256(os.fsencode(state_dir.resolve())).hexdigest()[:12]
+    return Path(tempfile.gettempdir()) / f"jgp-{os.getuid()}-{name}" / "socket"
+
+
+def private_folder(folder: Path) -> None:
+    """Make a folder that nobody else can enter.
+
+    :raises PermissionError: it is there already and somebody else's.
+    """
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    found = folder.lstat()
+    if found.st_uid != os.getuid() or folder.is_symlink():
+        raise PermissionError(f"{folder} belongs to somebody else")
+    folder.chmod(0o700)
+
+
+class Ended(msgspec.Struct, kw_only=True):
+    """The body of ``ended``."""
+
+    incarnation: str
+    exit_code: int | None = None
+    reason: Reason | None = None
+    last_seq: int = 0
+
+
+class LinkServer:
+    """Serves the attempts' supervisors.
+
+    :param key: from which the attempts' tokens are made.
+    :param on_ended: called with an attempt whose end the service has committed.
+    """
+
+    def __init__(self, core: AgentCore, path: Path, key: bytes, on_ended: Callable[[AttemptKey], None]) -> None:
+        self.core = core
+        self.path = path
+        self.on_ended = on_ended
+        self._key = key
+        handlers = [
+            (r"/v1/attempts/([^/]+)/(\d+)/(\d+)/claim", ClaimHandler, {"link": self}),
+            (r"/v1/attempts/([^/]+)/(\d+)/(\d+)/records", RecordsHandler, {"link": self}),
+            (r"/v1/attempts/([^/]+)/(\d+)/(\d+)/wanted", WantedHandler, {"link": self}),
+            (r"/v1/attempts/([^/]+)/(\d+)/(\d+)/ended", EndedHandler, {"link": self}),
+        ]
+        application = Application(handlers, log_function=lambda handler: None)  # type: ignore[arg-type]
+        self._server = HTTPServer(application, max_body_size=LARGEST_POST, max_buffer_size=LARGEST_POST)
+
+    def token(self, job: str, attempt: int) -> str:
+        return hmac.new(self._key, f"{job}/{attempt}".encode(), hashlib.sha256).hexdigest()
+
+    def start(self) -> None:
+        private_folder(self.path.parent)
+        self._server.add_socket(bind_unix_socket(str(self.path), mode=0o600))
+
+    async def close(self) -> None:
+        """Stop to listen; the socket's file stays, and the next agent replaces it."""
+        self._server.stop()
+        await self._server.close_all_connections()
+
+
+class LinkHandler(RequestHandler):
+    """One supervisor's request, its token checked."""
+
+    def initialize(self, link: LinkServer) -> None:
+        self.link = link
+
+    def prepare(self) -> None:
+        job, attempt, replica = self.path_args
+        expected = f"Bearer {self.link.token(job, int(attempt))}"
+        if not hmac.compare_digest(self.request.headers.get("Authorization", ""), expected):
+            raise HTTPError(401)
+        self.key = StreamKey(job, int(attempt), int(replica))
+        self.attempt = AttemptKey(job, int(attempt))
+
+    def answer(self, status: int, **content: Any) -> None:
+        self.set_status(status)
+        self.finish(json.dumps(content))
+
+    def write_error(self, status_code: int, **kwargs: Any) -> None:
+        self.finish("{}")
+
+
+class ClaimHandler(LinkHandler):
+    async def post(self, *path: str) -> None:
+        incarnation = str(json.loads(self.request.body)["incarnation"])
+        try:
+            result = await self.link.core.claim(self.key.job, self.key.attempt, self.key.replica, incarnation)
+        except Unavailable:
+            return self.answer(503)
+        if result.granted:
+            return self.answer(200, granted=True, max_output_bytes=result.max_output_bytes)
+        return self.answer(409, granted=False, refusal=result.refusal)
+
+
+class RecordsHandler(LinkHandler):
+    async def post(self, *path: str) -> None:
+        core = self.link.core
+        first, count = int(self.get_query_argument("first")), int(self.get_query_argument("count"))
+        incarnation = self.get_query_argument("incarnation")
+        if core.fenced(self.attempt):
+            return self.answer(410)
+        try:
+            async with asyncio.timeout(PARK):
+                await core.append(self.key, incarnation, first, count, self.request.body)
+        except OutOfSequence as error:
+            return self.answer(409, expected=error.expected)
+        except ClaimLost:
+            return self.answer(410)
+        except (Unavailable, TimeoutError):
+            return self.answer(503)
+        return self.answer(200, durable=core.durable(self.key))
+
+
+class WantedHandler(LinkHandler):
+    async def get(self, *path: str) -> None:
+        core = self.link.core
+        generation, durable = int(self.get_query_argument("generation")), int(self.get_query_argument("durable"))
+        if core.fenced(self.attempt):
+            return self.answer(410)
+        wanted = await core.wait_wanted(self.key, generation, durable, PARK)
+        if core.fenced(self.attempt):
+            return self.answer(410)
+        return self.answer(200, **wanted._asdict())
+
+
+class EndedHandler(LinkHandler):
+    async def post(self, *path: str) -> None:
+        ended = msgspec.json.decode(self.request.body, type=Ended)
+        report = Report(
+            job=self.key.job,
+            attempt=self.key.attempt,
+            incarnation=ended.incarnation,
+            exit_code=ended.exit_code,
+            reason=ended.reason,
+        )
+        try:
+            async with asyncio.timeout(PARK):
+                await self.link.core.ended(report)
+        except (TimeoutError, Unavailable):
+            return self.answer(503)
+        self.link.on_ended(self.attempt)
+        return self.answer(200)

@@ -1,0 +1,86 @@
+"""Supervisors as processes: started apart from the agent, found again, waited for, and ended with all they started."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import jupyter_gpu_platform.runner
+from jupyter_gpu_platform.runner import processes as runner_processes
+
+RUNNER = Path(jupyter_gpu_platform.runner.__file__).parent
+
+#: What jobs get of the agent's own environment; the rest is the platform's business, not theirs.
+INHERITED = (
+    "PATH HOME LANG LANGUAGE TZ USER LOGNAME SHELL TMPDIR LD_LIBRARY_PATH CUDA_HOME CUDA_PATH "
+    "XDG_CACHE_HOME XDG_CONFIG_HOME XDG_DATA_HOME SSL_CERT_FILE SSL_CERT_DIR "
+    "http_proxy https_proxy no_proxy HTTP_PROXY HTTPS_PROXY NO_PROXY"
+).split()
+
+
+class Identity(NamedTuple):
+    """Names one process for good: pids are used again, these three together are not."""
+
+    pid: int
+    start: int
+    boot_id: str
+
+    @property
+    def alive(self) -> bool:
+        return self.boot_id == runner_processes.boot_id() and bool(runner_processes.alive(self.pid, self.start))
+
+
+def environment() -> dict[str, str]:
+    """Make the environment that every supervisor starts with; it adds what its own job asks for."""
+    return {name: value for name, value in os.environ.items() if name in INHERITED or name.startswith("LC_")}
+
+
+def start_supervisor(folder: Path) -> subprocess.Popen[bytes]:
+    """Start the supervisor of the attempt in *folder*: in a session of its own, so that it outlives the agent."""
+    with (folder / "supervisor.log").open("ab") as log:
+        return subprocess.Popen(
+            [sys.executable, "-I", str(RUNNER), "supervise", str(folder)],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            env=environment(),
+            cwd="/",
+            start_new_session=True,
+        )
+
+
+async def wait_for_exit(pid: int) -> None:
+    """Wait for the end of a process, child or not; returns at once where there is none."""
+    try:
+        fd = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    loop = asyncio.get_running_loop()
+    ended = asyncio.Event()
+    loop.add_reader(fd, ended.set)
+    try:
+        await ended.wait()
+    finally:
+        loop.remove_reader(fd)
+        os.close(fd)
+
+
+def kill_tree(identity: Identity | None, incarnation: str) -> list[int]:
+    """End a supervisor and all that it started, orphans too; returns the processes that can't be killed."""
+    if identity is not None and identity.alive:
+        below = runner_processes.descendants(identity.pid)
+        for pid in [identity.pid, *below]:
+            runner_processes.send(pid, 9)
+    if not incarnation:
+        return []
+    left: list[int] = runner_processes.kill_all(lambda: runner_processes.marked(incarnation))
+    return left
+
+
+def tree(identity: Identity) -> list[int]:
+    """List the processes of one living supervisor."""
+    return [identity.pid, *runner_processes.descendants(identity.pid)] if identity.alive else []
