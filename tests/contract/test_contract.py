@@ -1,0 +1,33 @@
+"""Generated histories of faults against the real decisions: no invariant of the contract ever breaks.
+
+``HYPOTHESIS_PROFILE=long`` looks much further, with new histories each time.
+"""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+from . import properties
+from .machine import ContractMachine
+
+LONG = os.environ.get("HYPOTHESIS_PROFILE") == "long"
+
+ContractMachine.TestCase.settings = settings(
+    derandomize=not LONG,
+    database=None,
+    report_multiple_bugs=False,
+    deadline=None,
+    max_examples=20_000 if LONG else 300,
+    stateful_step_count=100 if LONG else 50,
+    suppress_health_check=list(HealthCheck),
+)
+
+TestContract = pytest.mark.timeout(0 if LONG else 120)(ContractMachine.TestCase)
+
+
+def test_every_check_has_a_name_that_the_contract_lists(contract_page: str) -> None:
+    missing = [name for name in properties.CHECKS if f"`{name}`" not in contract_page]
+    assert not missing
