@@ -125,7 +125,7 @@ class Server:
         self._http = HTTPServer(application, max_body_size=2**62, xheaders=False)
         self.services.watch.start()
         await self.gateway.start()
-        await self.planner.start()
+        self.planner.start()
         self._http.add_sockets(sockets)
         log.info("listening at %s", self.url)
 
@@ -135,9 +135,7 @@ class Server:
         if self._http is not None:
             self._http.stop()
         self.activity.end_streams()
-        until = time.monotonic() + DRAIN_SECONDS
-        while self.activity.calls > 0 and time.monotonic() < until:
-            await asyncio.sleep(0.02)
+        await self.activity.drained(DRAIN_SECONDS)
         await self.planner.stop()
         await self.gateway.stop()
         await self.services.watch.stop()
@@ -146,7 +144,6 @@ class Server:
         services = self.services
         await services.writer.close()
         await services.output.close()
-        await services.feed.close()
         await services.reader.close()
         await asyncio.to_thread(services.database.close)
 
