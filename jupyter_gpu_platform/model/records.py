@@ -47,7 +47,7 @@ def decode_cursor(cursor: str) -> int:
     if not cursor:
         return 0
     try:
-        if cursor[0] != "c" or len(cursor) > 17 or cursor[1:] != f"{int(cursor[1:], 16):x}":
+        if cursor[0] != "c" or cursor[1:2] == "-" or len(cursor) > 17 or cursor[1:] != f"{int(cursor[1:], 16):x}":
             raise ValueError
         return int(cursor[1:], 16)
     except ValueError:

@@ -223,3 +223,20 @@ class NeverReportsTheEnd(Rules):
 
     def reports_end(self, runner: Runner, store: str) -> bool:
         return not runner.alive and runner.durable_in == store and runner.durable > len(runner.spool)
+
+
+#: Bugs that the machine does not find within the histories of a test run: their checks are not proved by them.
+NOT_FOUND_YET = {
+    ("two_attempts_never_run_at_once", PlacesTwice),
+    ("cancelled_job_never_claims", ClaimsAfterCancel),
+    ("older_attempt_changes_nothing", HearsOlderAttempts),
+    ("older_attempt_changes_nothing", NoFenceForOlderStreams),
+    ("records_are_exactly_once_in_order", NoFenceForOlderStreams),
+    ("records_are_exactly_once_in_order", ForgetsItsCursorsInACrash),
+    ("records_are_exactly_once_in_order", TakesRecordsAfterAGap),
+    ("foreign_cluster_changes_nothing", BelievesForeignClusters),
+    ("foreign_cluster_changes_nothing", GrantsForeignClaims),
+    ("foreign_cluster_changes_nothing", TakesForeignRecords),
+    ("what_never_claimed_never_succeeds", BelievesAnUnclaimedExitCode),
+    ("generation_never_goes_back", ObeysOlderGenerations),
+}

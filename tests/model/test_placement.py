@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+from typing import Any
+
+from jupyter_gpu_platform.model.jobs import Command, Job, JobSpec
+from jupyter_gpu_platform.model.placement import ClusterView, Held, plan
+from jupyter_gpu_platform.model.resources import Capacity, Gpu, Resources
+
+
+def job(name: str, gpus: int, *, priority: int = 0, created: float = 1.0, **resources: Any) -> Job:
+    needs = Resources(gpus=gpus, **resources)
+    spec = JobSpec(source=Command(argv=("true",)), resources=needs, priority=priority)
+    return Job(id=name, spec=spec, owner="a", project="p", organisation="o", created=created)
+
+
+def cluster(count: int, *, busy: int = 0, **state: Any) -> ClusterView:
+    gpus = tuple(
+        Gpu(index=n, uuid=f"g{n}", model="T4", memory=2**34, busy_by="pid 7" if n < busy else "") for n in range(count)
+    )
+    return ClusterView(name="east", capacity=Capacity(gpus=gpus, cpus=4, memory=2**34), **({"reachable": True} | state))
+
+
+def test_gpus_are_given_once() -> None:
+    made = plan([job("a", 2), job("b", 2, created=2.0)], [cluster(4)], [])
+    assert [set(one.gpus) for one in made.placed] == [{"g0", "g1"}, {"g2", "g3"}]
+
+
+def test_held_and_busy_gpus_are_not_given() -> None:
+    held = [Held(cluster="east", resources=Resources(gpus=1), gpus=("g1",))]
+    made = plan([job("a", 2)], [cluster(3, busy=1)], held)
+    assert made.waiting["a"].code == "gpus_busy"
+    assert made.waiting["a"].details["free"] == 1
+
+
+def test_the_higher_priority_goes_first() -> None:
+    made = plan([job("a", 1), job("b", 1, priority=5, created=2.0)], [cluster(1)], [])
+    assert [one.job for one in made.placed] == ["b"]
+
+
+def test_a_small_gpu_job_does_not_pass_a_big_one_but_a_cpu_job_does() -> None:
+    held = [Held(cluster="east", resources=Resources(gpus=1), gpus=("g0",))]
+    made = plan([job("big", 2), job("small", 1, created=2.0), job("cpu", 0, created=3.0)], [cluster(2)], held)
+    assert [one.job for one in made.placed] == ["cpu"]
+    assert made.waiting["small"].details["ahead"] == 1
+
+
+def test_an_unreachable_or_drained_cluster_takes_nothing() -> None:
+    assert plan([job("a", 1)], [cluster(1, reachable=False)], []).waiting["a"].code == "cluster_away"
+    assert "closed" in plan([job("a", 1)], [cluster(1, drained=True)], []).waiting["a"].message
+
+
+def test_what_never_fits_says_so() -> None:
+    assert plan([job("a", 3)], [cluster(2)], []).waiting["a"].code == "gpu_model"
+    assert plan([job("a", 1)], [cluster(0)], []).waiting["a"].code == "no_gpu"
+    assert plan([job("a", 0, cpus=9)], [cluster(0)], []).waiting["a"].code == "cpus"
+    assert plan([job("a", 0)], [], []).waiting["a"].code == "no_cluster"
