@@ -141,18 +141,20 @@ class Core:
             self._workers.pop(key, None)
 
     async def _make_true(self, key: AttemptKey, item: Desired) -> None:
+        owned = any((owned.job, owned.attempt) == key for owned in self.executor.owned())
         match item.action:
+            case "run" | "stop" if item.incarnation and not owned:
+                # It was claimed, so it is never started anew; and what holds it, if anything does, is the executor.
+                self._report_gone(item, Reason(code="lost", message="nothing is left of it on its cluster"))
             case "run":
                 if item.spec is not None:
                     await self.executor.apply(item)
             case "stop":
-                if any((owned.job, owned.attempt) == key for owned in self.executor.owned()):
+                if owned:
                     await self.executor.stop(key, item.grace)
                 else:
                     # Nothing was ever made of it, and after this generation nothing will be.
-                    why = Reason(code="stopped", message="cancelled before anything was started")
-                    self.session.ended(Report(job=key.job, attempt=key.attempt, reason=why))
-                    self._send(self.session.flush())
+                    self._report_gone(item, Reason(code="stopped", message="cancelled before anything was started"))
             case "forget":
                 await self.executor.forget(key)
                 self.streams.forget(*key)
@@ -162,6 +164,11 @@ class Core:
                 self._send(self.session.flush())
                 self._wake(key)
                 self._news.pop(key, None)
+
+    def _report_gone(self, item: Desired, why: Reason) -> None:
+        report = Report(job=item.job, attempt=item.attempt, incarnation=item.incarnation, reason=why)
+        self.session.ended(report)
+        self._send(self.session.flush())
 
     # --- what executors call -----------------------------------------------------------------------------------
 

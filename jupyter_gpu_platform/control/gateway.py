@@ -196,10 +196,13 @@ class Gateway:
             for socket in list(self._live.values()):
                 socket.refuse("log_trimmed", "too much has changed: say hello again")
             return
-        position = min(position, page.next)
+        position, begun = min(position, page.next), self._position
         self._position = position
         for socket in list(self._live.values()):
-            socket.tell(position, desired.get(socket.agent.cluster, []))
+            if socket.session.revision < begun:
+                self._spawn(self._catch_up(socket))
+            else:
+                socket.tell(position, desired.get(socket.agent.cluster, []))
         await services.feed.wait(position, 5.0)
 
     async def _catch_up(self, socket: ControlSocket) -> None:
