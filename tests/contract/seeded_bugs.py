@@ -239,4 +239,6 @@ NOT_FOUND_YET = {
     ("foreign_cluster_changes_nothing", TakesForeignRecords),
     ("what_never_claimed_never_succeeds", BelievesAnUnclaimedExitCode),
     ("generation_never_goes_back", ObeysOlderGenerations),
+    ("no_record_acknowledged_to_a_reader_disappears", ShowsWhatIsNotCommitted),
+    ("every_accepted_job_ends_when_faults_stop", NeverReportsTheEnd),
 }
