@@ -20,7 +20,7 @@ from ..wire.messages import MAX_MESSAGE
 from .api.activity import Activity
 from .api.routes import url_specs
 from .attempts import Attempts
-from .gateway import AgentSocket, Gateway
+from .gateway import Gateway, routes
 from .identity import Identity
 from .jobs import Jobs
 from .metrics import Metrics
@@ -119,8 +119,9 @@ class Server:
         port = sockets[0].getsockname()[1]
         self.url = f"http://{_host(settings.ip)}:{port}"
         self.services.replica_url = settings.replica_url or self.url
-        agents = (r"/api/v1/agents/([^/]+)/(control|bulk)", AgentSocket, {"gateway": self.gateway})
-        application = Application([agents, *specs], websocket_max_message_size=2 * MAX_MESSAGE, **tornado_settings)
+        application = Application(
+            [*routes(self.gateway), *specs], websocket_max_message_size=2 * MAX_MESSAGE, **tornado_settings
+        )
         # Handlers limit bodies themselves, so that too large a one gets an answer instead of a cut connection.
         self._http = HTTPServer(application, max_body_size=2**62, xheaders=False)
         self.services.watch.start()
