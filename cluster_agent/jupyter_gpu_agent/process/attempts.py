@@ -151,10 +151,21 @@ class AttemptFolder:
         if ended is not None:
             return ended
         spool = self.spool()
-        ended = _last_exit(spool) or _sudden_end(spool, here, left)
+        ended = _last_exit(spool) or _sudden_end(spool, self._sudden_reason(identity, here), left)
         spool.close()
         self.set_exit(ended)
         return ended
+
+    def _sudden_reason(self, identity: Identity | None, here: bool) -> Reason:
+        if identity is None:
+            log = (self.path / "supervisor.log").read_text(errors="replace").strip()
+            last = log.rpartition("\n")[2] or "it left no message"
+            return Reason(code="start_failed", message=f"the job's supervisor ended before it could begin: {last}")
+        if here:
+            said = "the job's supervisor was killed, and its processes with it; output from its last moments may be missing"
+            return Reason(code="supervisor_killed", message=said)
+        said = "the machine restarted while the job ran; output from its last moments may be missing"
+        return Reason(code="machine_restarted", message=said)
 
     def remove(self) -> None:
         """Leave no process and no file of the attempt. Blocks; to be run in a thread."""
@@ -174,16 +185,10 @@ def _last_exit(spool: Spool) -> Exit | None:
     return Exit(exit_code=record["exit_code"], signal=record["signal"], reason=reason, last_seq=record["seq"])
 
 
-def _sudden_end(spool: Spool, here: bool, left: list[int]) -> Exit:
-    if here:
-        said = "the job's supervisor was killed, and its processes with it; output from its last moments may be missing"
-        reason = Reason(code="supervisor_killed", message=said)
-    else:
-        said = "the machine restarted while the job ran; output from its last moments may be missing"
-        reason = Reason(code="machine_restarted", message=said)
+def _sudden_end(spool: Spool, reason: Reason, left: list[int]) -> Exit:
     recorder = Recorder(spool)
-    recorder.gap(reason.code, said)
+    recorder.gap(reason.code, reason.message)
     if left:
         recorder.gap("processes_left", f"these processes can't be killed: {', '.join(map(str, left))}")
-    recorder.exit(None, None, {"code": reason.code, "message": said})
+    recorder.exit(None, None, {"code": reason.code, "message": reason.message})
     return Exit(reason=reason, last_seq=recorder.last_seq)
