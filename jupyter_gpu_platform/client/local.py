@@ -30,6 +30,8 @@ from ..runtime import RuntimeFile
 START_PATIENCE = 60.0
 #: seconds for a service to stop by itself
 STOP_PATIENCE = 15.0
+#: seconds for a process that has said good-bye without an answer to be gone
+PARTING = 2.0
 #: seconds between two looks at a process or a lock of another program, which nothing can announce to us
 LOOK_EVERY = 0.05
 #: what `[local]` adds and the service can't do without
@@ -89,7 +91,7 @@ def stop(*, when_idle: bool = False, patience: float = STOP_PATIENCE) -> bool:
     try:
         _ask_to_stop(found, when_idle=when_idle)
     except errors.Unavailable:
-        if when_idle:
+        if when_idle and not _gone(found, PARTING):
             raise
         _signal(found, signal.SIGTERM)
     if not _gone(found, patience):
@@ -280,6 +282,8 @@ def _replaced(found: RuntimeFile) -> bool:
     try:
         _ask_to_stop(found, when_idle=True)
     except errors.GpuPlatformError as error:
+        if isinstance(error, errors.Unavailable) and _gone(found, PARTING):
+            return True  # it went before its answer came through
         _kept.add(found.version)
         warnings.warn(
             f"The platform on this machine is of the older release {found.version} and busy, so it is used as it is "

@@ -117,7 +117,7 @@ def test_a_file_of_another_user_is_refused(mine: RuntimeFile) -> None:
 
 def test_a_newer_form_of_file_asks_for_an_update(mine: RuntimeFile) -> None:
     runtime.write_runtime_file(replace(mine, format=99, version="9.0"))
-    with pytest.raises(errors.LocalPlatformError, match="newer release 9.0"):
+    with pytest.raises(errors.LocalPlatformError, match=r"newer release 9\.0"):
         connect()
 
 
@@ -136,13 +136,9 @@ def test_another_state_directory_than_the_running_one_is_refused(
 
 
 def test_the_file_system_of_a_path_is_that_of_its_nearest_mount() -> None:
-    mounts = "\n".join(
-        [
-            "22 1 8:1 / / rw - ext4 /dev/a rw",
-            r"30 22 0:50 / /mnt/my\040home rw shared:1 - nfs4 server:/x rw",
-            "31 30 8:2 / /mnt/my\\040home/fast rw - xfs /dev/b rw",
-        ]
-    )
+    mounts = r"""22 1 8:1 / / rw - ext4 /dev/a rw
+30 22 0:50 / /mnt/my\040home rw shared:1 - nfs4 server:/x rw
+31 30 8:2 / /mnt/my\040home/fast rw - xfs /dev/b rw"""
     assert local.file_system(Path("/mnt/my home/ada/state"), mounts) == "nfs4"
     assert local.file_system(Path("/mnt/my home/fast/state"), mounts) == "xfs"
     assert local.file_system(Path("/mnt/my"), mounts) == "ext4"
