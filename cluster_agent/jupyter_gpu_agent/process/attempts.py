@@ -162,7 +162,7 @@ class AttemptFolder:
             last = log.rpartition("\n")[2] or "it left no message"
             return Reason(code="start_failed", message=f"the job's supervisor ended before it could begin: {last}")
         if here:
-            said = "the job's supervisor was killed, and its processes with it; output from its last moments may be missing"
+            said = "the supervisor was killed, and its job with it; output from the last moments may be missing"
             return Reason(code="supervisor_killed", message=said)
         said = "the machine restarted while the job ran; output from its last moments may be missing"
         return Reason(code="machine_restarted", message=said)
