@@ -24,9 +24,13 @@ log = logging.getLogger(__name__)
 #: a local platform ends after so many idle seconds unless told otherwise
 LOCAL_IDLE_EXIT = 1800.0
 MIN_TOKEN = 20
+_ALIASES = (
+    *("ip", "port", "state_dir", "database_url", "segments_url", "replica_url"),
+    *("fake_gpus", "idle_exit", "max_body_bytes", "token_file"),
+)
 
 
-class ControlApp(Application):  # type: ignore[misc]
+class ControlApp(Application):
     """Keeps jobs, their output and their attempts; clusters' agents and people talk to it over HTTP."""
 
     name = "jupyter-gpu-control"
@@ -99,21 +103,10 @@ class ControlApp(Application):  # type: ignore[misc]
         help="Least level that is logged, to stderr, as JSON lines (default: INFO). DEBUG is large.",
     ).tag(config=True)
 
-    aliases = {
-        name.replace("_", "-"): f"ControlApp.{name}"
-        for name in [
-            "ip",
-            "port",
-            "state_dir",
-            "database_url",
-            "segments_url",
-            "replica_url",
-            "fake_gpus",
-            "idle_exit",
-            "max_body_bytes",
-            "token_file",
-        ]
-    } | {"log-level": "ControlApp.log_to", "config": "ControlApp.config_file"}
+    aliases = {name.replace("_", "-"): f"ControlApp.{name}" for name in _ALIASES} | {
+        "log-level": "ControlApp.log_to",
+        "config": "ControlApp.config_file",
+    }
     flags = {
         "local": ({"ControlApp": {"local": True}}, "Be the platform of one person on this machine."),
         "metrics-public": ({"ControlApp": {"metrics_public": True}}, "Serve /metrics without a token."),
@@ -148,9 +141,12 @@ class ControlApp(Application):  # type: ignore[misc]
             max_body_bytes=self.max_body_bytes,
         )
 
+    def _state_path(self) -> Path:
+        chosen = Path(self.state_dir).expanduser() if self.state_dir else runtime.default_state_dir()
+        return chosen.absolute()
+
     async def _serve(self) -> None:
-        state_dir = Path(self.state_dir).expanduser() if self.state_dir else runtime.default_state_dir()
-        state_dir = state_dir.absolute()
+        state_dir = self._state_path()
         local.prepare_state_dir(state_dir)
         # Replicas with a common PostgreSQL take turns by its locks; a lone file store needs one of its own.
         alone = self.local or not self.database_url.startswith("postgresql")
@@ -166,7 +162,7 @@ class ControlApp(Application):  # type: ignore[misc]
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
         server = await Server.open(self.settings(state_dir))
         server.activity.stop = stop.set
-        agent = local.AgentChild(state_dir)
+        agent = local.AgentChild(state_dir, self.fake_gpus)
         written: runtime.RuntimeFile | None = None
         try:
             if self.local:

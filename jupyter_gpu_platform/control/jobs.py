@@ -185,9 +185,11 @@ class Jobs:
         return await self._writer.run(operation)
 
     async def retry(self, job_id: str, principal: Principal) -> Job:
+        now = self._now()
+
         def operation(tx: Transaction) -> Job:
             old, _ = self._owned(tx, job_id, principal)
-            job = lifecycle.retry(old)
+            job = lifecycle.retry(old, now=now)
             tx.put_job(job)
             tx.event(job_id, "retry_requested", f"asked for by {principal.user}")
             return job

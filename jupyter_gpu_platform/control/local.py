@@ -151,8 +151,9 @@ async def ensure_agent(services: Services, state_dir: Path) -> None:
 class AgentChild:
     """The local agent's process: started, and started again when it ends."""
 
-    def __init__(self, state_dir: Path) -> None:
+    def __init__(self, state_dir: Path, fake_gpus: int = 0) -> None:
         self._state_dir = state_dir
+        self._options = ("--local", "--state-dir", str(state_dir), *(("--fake-gpus", str(fake_gpus)) * bool(fake_gpus)))
         self._task: asyncio.Task[None] | None = None
         self._process: asyncio.subprocess.Process | None = None
 
@@ -174,7 +175,7 @@ class AgentChild:
         with path.open("ab") as file:
             # A session of its own: Ctrl-C at a terminal is the service's to handle.
             self._process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-P", "-m", "jupyter_gpu_agent", "--local", "--state-dir", str(self._state_dir)),
+                *(sys.executable, "-P", "-m", "jupyter_gpu_agent", *self._options),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=file,
                 stderr=file,

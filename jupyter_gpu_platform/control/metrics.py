@@ -3,10 +3,20 @@
 from __future__ import annotations
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from sqlalchemy import func, select
 
 from ..model.jobs import Phase
+from .store import tables
+from .store.transaction import Transaction
 
 MEDIA_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+
+def phase_counts(tx: Transaction) -> dict[Phase, int]:
+    """Count the jobs of each phase."""
+    phase = tables.job.c.phase
+    query = select(phase, func.count()).group_by(phase)
+    return {Phase(name): count for name, count in tx.connection.execute(query).tuples()}
 
 
 class Metrics:

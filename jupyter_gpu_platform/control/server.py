@@ -67,7 +67,7 @@ async def open_services(settings: Settings) -> Services:
         feed=feed,
         output=output,
         jobs=Jobs(writer, reader, output, feed, now=settings.now),
-        attempts=Attempts(writer, reader, output),
+        attempts=Attempts(writer, reader, output, now=settings.now),
         identity=Identity(writer, reader, now=settings.now),
         metrics=Metrics(),
         watch=JobWatch(reader, feed),

@@ -13,6 +13,8 @@ class Activity:
         self.last = now()
         #: calls being answered, streams included
         self.calls = 0
+        self._quiet = asyncio.Event()
+        self._quiet.set()
         self.streams: set[asyncio.Task[Any]] = set()
         self.stopping = False
         #: asks the process to end; set by the application
@@ -20,11 +22,14 @@ class Activity:
 
     def begin(self) -> None:
         self.calls += 1
+        self._quiet.clear()
         self.last = self._now()
 
     def end(self) -> None:
         self.calls -= 1
         self.last = self._now()
+        if not self.calls:
+            self._quiet.set()
 
     def touch(self) -> None:
         """Count idle time from now on."""
@@ -38,3 +43,11 @@ class Activity:
         """Break open streams off: their readers come back with their cursors, to whoever serves then."""
         for task in self.streams:
             task.cancel()
+
+    async def drained(self, timeout: float) -> bool:
+        """Wait for the end of all calls in flight; False when some still go on after *timeout* seconds."""
+        try:
+            await asyncio.wait_for(self._quiet.wait(), timeout)
+        except TimeoutError:
+            return False
+        return True

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import difflib
-import inspect
 import logging
 import re
 import secrets
@@ -183,7 +182,7 @@ class ApiHandler(RequestHandler):
         except errors.GpuPlatformError as error:
             self._refuse(error)
 
-    get = post = put = patch = delete = head = options = answer  # type: ignore[assignment]
+    get = post = put = patch = delete = head = options = answer
 
     async def _answer(self, operation: Operation, path: dict[str, str]) -> None:
         for name, value in path.items():
@@ -198,12 +197,12 @@ class ApiHandler(RequestHandler):
             headers=self.request.headers,
         )
         answer = operation.answer(call)
-        if inspect.isasyncgen(answer):
+        if isinstance(answer, AsyncIterator):
             await self._stream(operation, answer)
             return
-        value = await typing.cast("typing.Awaitable[Any]", answer)
+        value = await answer
         reply = value if isinstance(value, Reply) else Reply(value=value)
-        if inspect.isasyncgen(reply.value):
+        if isinstance(reply.value, AsyncIterator):
             await self._stream(operation, reply.value, reply.headers)
             return
         self._finish_with(operation, reply)
@@ -214,7 +213,7 @@ class ApiHandler(RequestHandler):
         content = bytes(self._body)
         problems.refuse_nul(content)
         try:
-            body = msgspec.json.decode(content, type=operation.request)
+            body: Any = msgspec.json.decode(content, type=operation.request)
             # A lone surrogate can be decoded but not stored or sent on.
             msgspec.json.encode(body)
         except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
@@ -317,7 +316,7 @@ class ApiHandler(RequestHandler):
     def log_exception(self, typ: Any, value: BaseException | None, tb: Any) -> None:
         if isinstance(value, HTTPError):
             return
-        log.error("unhandled error at %s %s", self.request.method, self.request.path, exc_info=(typ, value, tb))
+        log.error("unhandled error at %s %s", self.request.method, self.request.path, exc_info=value)
 
     # the end
 

@@ -140,11 +140,15 @@ async def delete_unknown(call: Call) -> None:
     name, job, number = call.path["cluster"], call.path["job"], call.path["attempt"]
     if not (number.isascii() and number.isdigit() and len(number) < 10):
         raise errors.NotFound(f"there is no attempt {number[:40]!r}", hint="Attempts are numbered from 1.")
-    if not await call.services.writer.run(lambda tx: tx.delete_unknown(name, job, int(number))):
+    listed = await call.services.reader.unknown(name)
+    if not any(found.job == job and found.attempt == int(number) for found in listed):
         raise errors.NotFound(
             f"cluster {name[:100]!r} has no unknown attempt {job[:40]}.{number}",
             hint="GET /api/v1/clusters/{cluster}/unknown-attempts lists them.",
         )
+    if call.services.gateway is None:
+        raise errors.Unavailable("this process serves no agents")
+    await call.services.gateway.forget_unknown(name, job, int(number))
 
 
 async def inspect(call: Call) -> Inspection:
@@ -234,10 +238,12 @@ ROUTES = (
             Operation(
                 method="DELETE",
                 name="delete_unknown_attempt",
-                summary="Let an unknown attempt go",
+                summary="Have an agent stop and forget an unknown attempt",
                 answer=delete_unknown,
                 roles=ADMIN,
-                status=204,
+                # It goes from the list once the agent says that nothing is left of it.
+                status=202,
+                also=(409,),
             ),
         ),
     ),

@@ -98,6 +98,10 @@ async def find(call: Call) -> JobList:
         label=dict(label.split("=", 1) for label in query.label),
         name=query.name,
     )
+    if query.after is not None and not _JOB_ID.match(query.after):
+        raise errors.InvalidCursor(
+            f"{query.after[:40]!r} is no cursor of this list", hint="Pass an earlier page's 'next' as it was."
+        )
     page = await call.services.jobs.find(wanted, query.limit, query.after, call.principal)
     return JobList(items=page.items, next=page.next, log_position=page.log_position)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tornado.web import URLSpec
+from tornado.routing import URLSpec
 
 from ..services import Services
 from . import admin, agents, changes, clusters, jobs, output

@@ -53,6 +53,11 @@ class BatchThread(Generic[T]):
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
+    @property
+    def waiting(self) -> int:
+        """How many items wait for their batch."""
+        return len(self._queue)
+
     async def submit(self, item: T, weight: int = 1) -> Any:
         """Queue *item* and wait for its answer.
 

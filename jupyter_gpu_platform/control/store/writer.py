@@ -52,6 +52,11 @@ class Writer:
         """
         return cast("T", await self._batches.submit(operation))
 
+    @property
+    def waiting(self) -> int:
+        """How many operations wait for their transaction."""
+        return self._batches.waiting
+
     async def close(self) -> None:
         """Commit what waits, then end the thread."""
         await self._batches.close()
