@@ -72,9 +72,16 @@ def test_another_protocol_is_refused_by_the_agent() -> None:
     agent = AgentSession()
     hello_of(agent)
     welcome = Welcome(
-        protocol=9, version="9", capabilities=(), store_incarnation="s", cluster="c", epoch=1, heartbeat=5.0, revision=0,
+        protocol=9,
+        version="9",
+        capabilities=(),
+        store_incarnation="s",
+        cluster="c",
+        epoch=1,
+        heartbeat=5.0,
+        revision=0,
         desired=(),
-    )  # fmt: skip
+    )
     effects = agent.receive(welcome, 0.0)
     assert Close("protocol", effects[-1].message, 60.0) == effects[-1]  # type: ignore[union-attr]
     assert not agent.live
