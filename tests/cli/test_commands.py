@@ -24,12 +24,14 @@ def environ(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]
         patch.setenv("JUPYTER_GPU_STATE_DIR", str(root / "state"))
         patch.delenv("JUPYTER_GPU_URL", raising=False)
         local.ensure(options=("--fake-gpus=2",))
-        yield dict(os.environ)
-        with connect() as client:
-            for job in client.iter_jobs(phases=[Phase.QUEUED, Phase.STARTING, Phase.RUNNING]):
-                client.cancel(job.id)
-                client.wait(job.id, timeout=30)
-        local.stop()
+        try:
+            yield dict(os.environ)
+            with connect() as client:
+                for job in client.iter_jobs(phases=[Phase.QUEUED, Phase.STARTING, Phase.RUNNING]):
+                    client.cancel(job.id)
+                    client.wait(job.id, timeout=30)
+        finally:
+            local.stop()
 
 
 class Gpu:
@@ -97,6 +99,29 @@ def test_ctrl_c_cancels_where_nobody_can_be_asked(gpu: Gpu) -> None:
         assert program.stdout.readline() == "begun\n"
         program.send_signal(signal.SIGINT)
         assert program.wait(timeout=30) == 130
+
+
+@pytest.mark.parametrize(("key", "phase"), [("d", Phase.RUNNING), ("c", Phase.CANCELLED)])
+def test_ctrl_c_asks_who_sits_at_a_terminal(gpu: Gpu, key: str, phase: Phase) -> None:
+    ours, theirs = os.openpty()
+    command = [sys.executable, "-m", "jupyter_gpu_platform.cli.main", "run", "--", "sh", "-c", "echo begun; sleep 600"]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, env=gpu.environ, stdin=theirs, stdout=pipe, stderr=theirs) as program:
+        os.close(theirs)
+        assert program.stdout is not None
+        assert program.stdout.readline() == b"begun\n"
+        program.send_signal(signal.SIGINT)
+        shown = b""
+        while b"(Ctrl-C cancels)" not in shown:
+            shown += os.read(ours, 1000)
+        os.write(ours, key.encode() + b"\n")
+        assert program.wait(timeout=30) == 130
+    os.close(ours)
+    with connect() as client:
+        job = next(client.iter_jobs())
+        assert job.phase is phase
+        if not job.phase.ended:
+            client.cancel(job.id)
 
 
 def test_logs_and_their_tail(gpu: Gpu, finished: str) -> None:

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 from msgspec.structs import replace
 
@@ -43,6 +44,14 @@ def eventually(look: Callable[[], object], what: str, patience: float = 30.0) ->
         signal.sigtimedwait([], 0.05)
 
 
+def end_all_of(state: Path) -> None:
+    """End what is left of a platform: the agent of one that was killed."""
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if str(state) in process.cmdline():
+                process.kill()
+
+
 @pytest.fixture(autouse=True)
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setenv("JUPYTER_RUNTIME_DIR", str(tmp_path / "runtime"))
@@ -54,6 +63,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         found = local.find()
         if found is not None and found.pid != os.getpid():
             local.stop()
+    end_all_of(tmp_path / "state")
 
 
 @pytest.fixture
