@@ -1,5 +1,7 @@
 """Makes the package of this folder importable by a fixed name, wherever the folder lies, and runs one of its parts."""
 
+from __future__ import annotations
+
 import importlib
 import importlib.util
 import os
@@ -8,7 +10,7 @@ import sys
 NAME = "jupyter_gpu_runner"
 
 
-def _register():
+def _register() -> None:
     folder = os.path.dirname(os.path.abspath(__file__))
     # The folder's modules must not shadow what user code imports by the same names.
     sys.path[:] = [entry for entry in sys.path if os.path.abspath(entry or ".") != folder or entry == ""]
@@ -20,7 +22,7 @@ def _register():
     spec.loader.exec_module(module)
 
 
-def main():
+def main() -> int:
     if len(sys.argv) < 2 or sys.argv[1] not in ("supervise", "worker"):
         sys.stderr.write("usage: python -I RUNNER_FOLDER supervise ATTEMPT_DIR\n")
         return 2

@@ -5,10 +5,13 @@ KeyboardInterrupt can tear it, and no lock is needed. Text goes as it is, which 
 is JSON, in as many frames as it takes, joined again by its number.
 """
 
+from __future__ import annotations
+
 import itertools
 import json
 import os
 import struct
+from typing import Any
 
 #: kind, whether it is the message's last frame, length, number of the message
 _HEADER = struct.Struct("<cBHI")
@@ -19,24 +22,24 @@ _ROOM = 4096 - _HEADER.size
 OUT_TEXT, ERR_TEXT, OUT_BYTES, ERR_BYTES, JSON = b"o", b"e", b"O", b"E", b"j"
 
 
-def _no_number(name):
+def _no_number(_: Any) -> None:
     """NaN and infinities have no JSON form; readers behind us would refuse the whole line."""
-    return None
+    return
 
 
 class Writer:
     """The worker's end. *fd* is blocking: a full pipe is how the supervisor holds user code back."""
 
-    def __init__(self, fd):
+    def __init__(self, fd: int) -> None:
         self._fd = fd
         self._pid = os.getpid()
         self._numbers = itertools.count(1)
 
-    def is_ours(self):
+    def is_ours(self) -> bool:
         """Say whether this is the process that owns the pipe; a fork of it must not write there."""
         return os.getpid() == self._pid
 
-    def text(self, kind, text):
+    def text(self, kind: bytes, text: str) -> None:
         """Send text at once: what was handed over survives the process."""
         data = text.encode("utf-8", "replace")
         if len(data) <= _ROOM:
@@ -48,12 +51,12 @@ class Writer:
                 piece = text[start : start + _ROOM // 4].encode("utf-8", "replace")
                 os.write(self._fd, _HEADER.pack(kind, 1, len(piece), 0) + piece)
 
-    def data(self, kind, data):
+    def data(self, kind: bytes, data: bytes) -> None:
         for start in range(0, len(data), _ROOM):
             piece = data[start : start + _ROOM]
             os.write(self._fd, _HEADER.pack(kind, 1, len(piece), 0) + piece)
 
-    def message(self, encoded):
+    def message(self, encoded: bytes) -> None:
         """Send one encoded JSON object."""
         number = next(self._numbers) & 0xFFFFFFFF
         for start in range(0, len(encoded), _ROOM):
@@ -61,18 +64,18 @@ class Writer:
             last = start + _ROOM >= len(encoded)
             os.write(self._fd, _HEADER.pack(JSON, last, len(piece), number) + piece)
 
-    def send(self, **fields):
+    def send(self, **fields: dict[str, Any]) -> None:
         self.message(json.dumps(fields).encode())
 
 
 class Reader:
     """The supervisor's end: bytes in, (kind, payload) out."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._rest = b""
         self._parts = {}
 
-    def feed(self, data):
+    def feed(self, data: bytes) -> list[tuple[bytes, Any]]:
         """Return the complete messages in *data*; the payload of JSON is decoded, or None where it isn't valid."""
         if self._rest:
             data = self._rest + data
@@ -93,11 +96,11 @@ class Reader:
         self._rest = data[position:]
         return found
 
-    def _join(self, found, number, last, payload):
+    def _join(self, found: list[Any], number: int, last: int, payload: bytes) -> None:
         if not last:
             self._parts.setdefault(number, []).append(payload)
             return
-        encoded = b"".join(self._parts.pop(number, []) + [payload])
+        encoded = b"".join([*self._parts.pop(number, []), payload])
         try:
             message = json.loads(encoded.decode(), parse_constant=_no_number)
         except ValueError:

@@ -3,6 +3,8 @@
 Libraries look for a kernel, not only for IPython (tqdm.auto, matplotlib, plotly, rich, ipywidgets), and find one.
 """
 
+from __future__ import annotations
+
 import asyncio
 import base64
 import json
@@ -11,6 +13,9 @@ import os
 import signal
 import sys
 import threading
+from typing import Any, Callable
+
+from . import framing
 
 # debugpy's import writes a warning to fd 2, and nobody debugs here; so it is made unfindable meanwhile.
 _debugpy = sys.modules.get("debugpy")
@@ -33,7 +38,7 @@ finally:
 _DISPLAYS = {"display_data": False, "update_display_data": True}
 
 
-def _encode(fields):
+def _encode(fields: dict[str, Any]) -> bytes:
     """As jupyter_client packs messages: what JSON can't hold is cleaned, not refused."""
     try:
         text = json.dumps(fields, default=json_default, allow_nan=False)
@@ -45,11 +50,21 @@ def _encode(fields):
 class RecordingSession(Session):
     """Makes records of the messages that a kernel publishes; drops the ones that are about a conversation."""
 
-    writer = None
+    writer: framing.Writer
     #: the cell is over: what objects still say as they are torn down is no part of it
     over = False
 
-    def send(self, stream, msg_or_type, content=None, parent=None, ident=None, buffers=None, *args, **kwargs):
+    def send(
+        self,
+        stream: Any,
+        msg_or_type: Any,
+        content: Any = None,
+        parent: int | None = None,
+        ident: Any = None,
+        buffers: Any = None,
+        *args: Any,
+        **kwargs: Any,
+    ) -> Any:
         if isinstance(msg_or_type, dict):
             message = msg_or_type
             buffers = buffers or message.get("buffers")
@@ -60,7 +75,7 @@ class RecordingSession(Session):
             self.writer.message(_encode(fields))
         return message
 
-    def _record(self, kind, message, buffers):
+    def _record(self, kind: str, message: Any, buffers: Any) -> dict[str, Any] | None:
         content = message["content"]
         if kind in _DISPLAYS:
             fields = {key: content.get(key) or {} for key in ("data", "metadata", "transient")}
@@ -82,16 +97,16 @@ class RecordingSession(Session):
 class _Loop:
     """What a kernel wants of a Tornado loop. Its own `add_callback` would not wake the loop from a signal handler."""
 
-    def __init__(self, loop):
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.asyncio_loop = loop
 
-    def add_callback(self, callback, *args, **kwargs):
+    def add_callback(self, callback: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
         self.asyncio_loop.call_soon_threadsafe(lambda: callback(*args, **kwargs))
 
-    def call_later(self, delay, callback, *args, **kwargs):
+    def call_later(self, delay: float, callback: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         return self.asyncio_loop.call_later(delay, lambda: callback(*args, **kwargs))
 
-    def stop(self):
+    def stop(self) -> None:
         """Nothing: `exit` in a cell ends with the cell."""
 
 
@@ -102,11 +117,11 @@ class _ShellThread:
 
 
 class KernelShell:
-    def __init__(self, writer):
+    def __init__(self, writer: framing.Writer) -> None:
         os.environ.setdefault("MPLBACKEND", "module://matplotlib_inline.backend_inline")
         pid = os.environ.get("JGP_KERNEL_PID")
         if pid:  # cells are named after the kernel's process in warnings and tracebacks
-            ipykernel.compiler.get_tmp_directory = lambda: os.path.join("/tmp", "ipykernel_" + pid)  # noqa: S108
+            ipykernel.compiler.get_tmp_directory = lambda: os.path.join("/tmp", "ipykernel_" + pid)
         self._loop = asyncio.new_event_loop()
         asyncio.set_event_loop(self._loop)
         # Libraries ask whether 'IPKernelApp' is in the configuration. A job's cells have no place in anybody's history.
@@ -124,7 +139,7 @@ class KernelShell:
         self._kernel.io_loop = _Loop(self._loop)
         app.kernel = self._kernel  # `%matplotlib inline` asks for it
 
-    def run(self, code, execution_count, started):
+    def run(self, code: str, execution_count: int, started: Callable[[], None]) -> dict[str, Any]:
         shell = self._kernel.shell
         shell.execution_count = execution_count
         try:
@@ -142,7 +157,7 @@ class KernelShell:
             outcome.update(ename=str(reply.get("ename")), evalue=str(reply.get("evalue")))
         return outcome
 
-    async def _execute(self, code, started):
+    async def _execute(self, code: str, started: Callable[[], None]) -> Any:
         content = {"code": code, "silent": False, "store_history": True, "allow_stdin": False}
         parent = self._session.msg("execute_request", content=content)
         header = os.environ.get("JGP_PARENT_HEADER")
@@ -154,6 +169,6 @@ class KernelShell:
         started()
         return await self._kernel.do_execute(code, silent=False, store_history=True, allow_stdin=False)
 
-    def _show(self, data):
+    def _show(self, data: bytes) -> None:
         fields = {"type": "display", "data": data, "metadata": {}, "transient": {}, "update": False}
         self._writer.message(_encode(fields))

@@ -5,6 +5,8 @@ of the job; and the posts of records. *Sent* and *durable* are two cursors: post
 unanswered, and whenever anything about the connection is odd, sending begins again from what is durable.
 """
 
+from __future__ import annotations
+
 import collections
 import http.client
 import json
@@ -12,6 +14,7 @@ import random
 import socket
 import threading
 import time
+from typing import Any, Callable
 
 #: one post (bytes); a longer record goes alone
 POST = 2**20
@@ -32,14 +35,14 @@ class Again(Exception):
 class Backoff:
     """Jittered pauses that grow to two seconds, ended early by *closed*."""
 
-    def __init__(self, closed):
+    def __init__(self, closed: threading.Event) -> None:
         self._closed = closed
         self._failures = 0
 
-    def reset(self):
+    def reset(self) -> None:
         self._failures = 0
 
-    def pause(self):
+    def pause(self) -> None:
         ceiling = min(2.0, 0.05 * 2 ** min(self._failures, 10))
         self._failures += 1
         self._closed.wait(ceiling * random.uniform(0.5, 1.0))
@@ -48,11 +51,11 @@ class Backoff:
 class Connection(http.client.HTTPConnection):
     """HTTP/1.1 over a Unix socket."""
 
-    def __init__(self, path):
+    def __init__(self, path: str) -> None:
         super().__init__("agent", timeout=PATIENCE)
         self._path = path
 
-    def connect(self):
+    def connect(self) -> None:
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.sock.settimeout(self.timeout)
         self.sock.connect(self._path)
@@ -61,19 +64,19 @@ class Connection(http.client.HTTPConnection):
 class _Answers:
     """Lets one response after another be read from a socket: each would buffer, and then close, a file of its own."""
 
-    def __init__(self, sock):
+    def __init__(self, sock: socket.socket) -> None:
         self._file = sock.makefile("rb")
 
-    def makefile(self, mode, *args):
+    def makefile(self, mode: str, *args: Any) -> _Answers:
         return self
 
-    def __getattr__(self, name):
+    def __getattr__(self, name: str) -> Any:
         return getattr(self._file, name)
 
-    def close(self):
+    def close(self) -> None:
         """Nothing: the next response is read from the same file."""
 
-    def read_response(self):
+    def read_response(self) -> tuple[int, Any]:
         response = http.client.HTTPResponse(self, method="POST")
         response.begin()
         body = response.read()
@@ -90,7 +93,9 @@ class Link:
     :param path: ``/v1/attempts/JOB/ATTEMPT/REPLICA``.
     """
 
-    def __init__(self, address, token, path, incarnation, spool, wake):
+    def __init__(
+        self, address: str, token: str, path: str, incarnation: str, spool: Any, wake: Callable[[], None]
+    ) -> None:
         self.events = collections.deque()
         self.durable = 1
         self._address = address
@@ -103,38 +108,38 @@ class Link:
         self._stale = False
         self._resume = 1
 
-    def start(self, version):
+    def start(self, version: str) -> None:
         body = {"protocol": 1, "version": version, "capabilities": [], "incarnation": self._incarnation}
         self._thread(self._claim, body)
         self._thread(self._poll)
 
-    def send_records(self):
+    def send_records(self) -> None:
         """Begin to send what the spool has: allowed once the claim is granted."""
         self._thread(self._post)
 
-    def report(self, exit_code, reason, last_seq):
+    def report(self, exit_code: int | None, reason: dict[str, Any] | None, last_seq: int) -> None:
         """Report the end; ``reported`` comes once the service has committed it."""
         body = {"incarnation": self._incarnation, "exit_code": exit_code, "reason": reason, "last_seq": last_seq}
         self._thread(self._report, body)
 
-    def close(self):
+    def close(self) -> None:
         self._closed.set()
         self._spool.close()
 
-    def _thread(self, target, *args):
+    def _thread(self, target: Callable[..., None], *args: Any) -> None:
         threading.Thread(target=target, args=args, name=target.__name__.strip("_"), daemon=True).start()
 
-    def _tell(self, kind, data=None):
+    def _tell(self, kind: bytes, data: bytes | None = None) -> None:
         self.events.append((kind, data))
         self._wake()
 
-    def _ask(self, connection, method, tail, body=None):
+    def _ask(self, connection: Connection, method: str, tail: str, body: Any = None) -> tuple[int, Any]:
         data = None if body is None else json.dumps(body).encode()
         connection.request(method, self._path + tail, body=data, headers=self._headers)
         response = connection.getresponse()
         return response.status, json.loads(response.read().decode() or "{}")
 
-    def _insist(self, tail, body):
+    def _insist(self, tail: str, body: Any) -> tuple[int, Any]:
         """Post until the answer is a final one."""
         backoff = Backoff(self._closed)
         while not self._closed.is_set():
@@ -150,20 +155,20 @@ class Link:
             backoff.pause()
         return 0, {}
 
-    def _claim(self, body):
+    def _claim(self, body: Any) -> None:
         status, answer = self._insist("/claim", body)
         if status == 200 and answer.get("granted"):
             self._tell("claimed", answer)
         elif status:
             self._tell("refused", answer)
 
-    def _report(self, body):
+    def _report(self, body: Any) -> None:
         if self._insist("/ended", body)[0]:
             self._tell("reported")
 
     # --- what is wanted
 
-    def _poll(self):
+    def _poll(self) -> None:
         backoff = Backoff(self._closed)
         connection = Connection(self._address)
         generation = 0
@@ -181,19 +186,19 @@ class Link:
                 if answer["generation"] > generation:
                     generation = answer["generation"]
                     self._tell("wanted", answer)
-            except (Again, KeyError) + FAILURES:
+            except (Again, KeyError, *FAILURES):
                 connection.close()
                 self._restart()
                 backoff.pause()
 
-    def _advance(self, durable):
+    def _advance(self, durable: int) -> None:
         if durable > self.durable:
             with self._spool.changed:
                 self.durable = durable
             self._spool.trim(durable)
             self._tell("durable")
 
-    def _restart(self):
+    def _restart(self) -> None:
         """The agent may be a new one that has lost what was in flight."""
         with self._spool.changed:
             self._stale = True
@@ -201,7 +206,7 @@ class Link:
 
     # --- records
 
-    def _post(self):
+    def _post(self) -> None:
         backoff = Backoff(self._closed)
         while not self._closed.is_set():
             posts = _Posts(self._spool)
@@ -212,7 +217,7 @@ class Link:
                 connection.connect()
                 self._thread(self._read_answers, posts, _Answers(connection.sock))
                 self._send(posts, connection.sock)
-            except (Again,) + FAILURES:
+            except (Again, *FAILURES):
                 pass
             finally:
                 posts.end()
@@ -224,7 +229,7 @@ class Link:
                 backoff.reset()
             backoff.pause()
 
-    def _send(self, posts, sock):
+    def _send(self, posts: _Posts, sock: socket.socket) -> None:
         sent, self._resume = max(self.durable, self._resume, self._spool.first), 1
         while True:
             sent = self._wait_for_work(posts, sent)
@@ -243,7 +248,7 @@ class Link:
             sock.sendall((head + "Content-Length: %d\r\n\r\n" % len(data)).encode() + data)
             sent += count
 
-    def _wait_for_work(self, posts, sent):
+    def _wait_for_work(self, posts: _Posts, sent: int) -> int:
         """Wait until there is something to send and room for it; return where to go on."""
         spool = self._spool
         mark, since = self.durable, time.monotonic()
@@ -259,7 +264,7 @@ class Link:
                     raise Again
                 spool.changed.wait(QUIET)
 
-    def _read_answers(self, posts, answers):
+    def _read_answers(self, posts: _Posts, answers: _Answers) -> None:
         try:
             while posts.wait():
                 status, answer = answers.read_response()
@@ -271,7 +276,7 @@ class Link:
                 if status != 200:
                     raise Again
                 self._advance(int(answer["durable"]))
-        except (Again, KeyError, AttributeError) + FAILURES:
+        except (Again, KeyError, AttributeError, *FAILURES):
             pass  # the sender sees that the posts are broken, and begins again
         finally:
             posts.end()
@@ -280,30 +285,30 @@ class Link:
 class _Posts:
     """The posts in flight on one connection."""
 
-    def __init__(self, spool):
+    def __init__(self, spool: Any) -> None:
         self._changed = spool.changed
         self.unanswered = 0
         self.answered = 0
         self.broken = False
         self.fenced = False
 
-    def add(self):
+    def add(self) -> None:
         with self._changed:
             self.unanswered += 1
             self._changed.notify_all()
 
-    def take(self):
+    def take(self) -> None:
         with self._changed:
             self.unanswered -= 1
             self.answered += 1
             self._changed.notify_all()
 
-    def end(self):
+    def end(self) -> None:
         with self._changed:
             self.broken = True
             self._changed.notify_all()
 
-    def wait(self):
+    def wait(self) -> bool:
         """Wait for a post that will be answered; False when the connection is done with."""
         with self._changed:
             while not self.unanswered and not self.broken:

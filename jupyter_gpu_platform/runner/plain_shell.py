@@ -1,4 +1,6 @@
-"""A cell run by plain Python, where the image has no ipykernel: no magics, but top-level await, results and displays."""
+"""A cell run by plain Python, where the image has no ipykernel: no magics, but await, results and displays."""
+
+from __future__ import annotations
 
 import ast
 import asyncio
@@ -11,6 +13,9 @@ import signal
 import sys
 import traceback
 import types
+from typing import Any, Callable
+
+from . import framing
 
 #: object methods that give one MIME type each
 _METHODS = {
@@ -24,7 +29,7 @@ _METHODS = {
 }
 
 
-def bundle(value):
+def bundle(value: Any) -> dict[str, Any]:
     """Return the MIME bundle of *value*: its text, and what its ``_repr_*_`` methods give."""
     data = {"text/plain": repr(value)}
     if isinstance(value, type):
@@ -46,22 +51,22 @@ def bundle(value):
 
 
 class PlainShell:
-    def __init__(self, writer):
+    def __init__(self, writer: framing.Writer) -> None:
         self._writer = writer
         self._main = types.ModuleType("__main__")
         sys.modules["__main__"] = self._main
         self._main.__dict__["__builtins__"] = builtins
         builtins.display = self._display
 
-    def _send(self, **fields):
+    def _send(self, **fields: dict[str, Any]) -> None:
         if self._writer.is_ours():
             self._writer.message(json.dumps(fields, default=repr).encode())
 
-    def _display(self, *values):
+    def _display(self, *values: Any) -> None:
         for value in values:
             self._send(type="display", data=bundle(value), metadata={}, transient={}, update=False)
 
-    def run(self, code, execution_count, started):
+    def run(self, code: str, execution_count: int, started: Callable[[], None]) -> dict[str, Any]:
         name = "<cell %d>" % execution_count
         lines = code.splitlines(True)
         linecache.cache[name] = (len(code), None, lines, name)
@@ -73,12 +78,12 @@ class PlainShell:
                 builtins._ = value
                 self._send(type="result", data=bundle(value), metadata={}, execution_count=execution_count)
             return {"status": "ok"}
-        except BaseException as error:  # SystemExit and KeyboardInterrupt end a cell like any other
+        except BaseException as error:  # noqa: BLE001 - SystemExit and KeyboardInterrupt end a cell like any other
             return self._failed(error)
         finally:
             signal.signal(signal.SIGINT, signal.SIG_IGN)
 
-    def _failed(self, error):
+    def _failed(self, error: Any) -> dict[str, Any]:
         kind = type(error)
         frames = error.__traceback__
         while frames is not None and frames.tb_frame.f_code.co_filename == __file__:
@@ -88,7 +93,7 @@ class PlainShell:
         self._send(type="error", traceback=shown, **outcome)
         return dict(outcome, status="error")
 
-    def _execute(self, code, name):
+    def _execute(self, code: str, name: str) -> Any:
         """Run the statements; return the value of a last expression that doesn't end in a semicolon."""
         tree = ast.parse(code, name)
         last = None
@@ -97,7 +102,7 @@ class PlainShell:
         self._evaluate(tree, name, "exec")
         return None if last is None else self._evaluate(last, name, "eval")
 
-    def _evaluate(self, tree, name, mode):
+    def _evaluate(self, tree: Any, name: str, mode: str) -> Any:
         compiled = compile(tree, name, mode, flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
         value = eval(compiled, self._main.__dict__)
         if compiled.co_flags & inspect.CO_COROUTINE:

@@ -3,10 +3,13 @@
 A pid alone names nobody for long. (boot id, pid, start time) does, and is what a supervisor's incarnation is made of.
 """
 
+from __future__ import annotations
+
 import ctypes
 import os
 import signal
 import time
+from typing import Any, Callable
 
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
@@ -15,20 +18,20 @@ PR_SET_CHILD_SUBREAPER = 36
 MARKER = "JGP_INCARNATION"
 
 
-def prctl(option, value):
+def prctl(option: int, value: Any) -> None:
     """Call prctl(2); no wrapper for it exists in the standard library."""
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.prctl(option, ctypes.c_ulong(value), 0, 0, 0) != 0:
         raise OSError(ctypes.get_errno(), "prctl")
 
 
-def boot_id():
+def boot_id() -> str:
     """Name this boot of the machine."""
     with open("/proc/sys/kernel/random/boot_id") as file:
         return file.read().strip()
 
 
-def _stat(pid):
+def _stat(pid: int) -> list[bytes] | None:
     """Fields of /proc/PID/stat from the third (state) on; None when there is no such process."""
     try:
         with open("/proc/%d/stat" % pid, "rb") as file:
@@ -37,7 +40,7 @@ def _stat(pid):
         return None
 
 
-def start_time(pid):
+def start_time(pid: int) -> int | None:
     """Clock ticks from boot to the process's start (field 22); None when it is gone or a zombie."""
     fields = _stat(pid)
     if fields is None or fields[0] in (b"Z", b"X"):
@@ -45,17 +48,17 @@ def start_time(pid):
     return int(fields[19])
 
 
-def alive(pid, start):
+def alive(pid: int, start: int) -> bool:
     """Say whether the process *pid* that started at *start* still runs."""
     return start_time(pid) == start
 
 
-def pids():
+def pids() -> list[int]:
     """List all processes that can be seen."""
     return [int(name) for name in os.listdir("/proc") if name.isdigit()]
 
 
-def descendants(root):
+def descendants(root: int) -> list[int]:
     """List the living processes below *root*, zombies left out."""
     children = {}
     states = {}
@@ -73,7 +76,7 @@ def descendants(root):
     return found
 
 
-def marked(incarnation):
+def marked(incarnation: str) -> list[int]:
     """List the living processes that carry *incarnation* in their environment, wherever they now hang in the tree."""
     entry = ("%s=%s" % (MARKER, incarnation)).encode()
     found = []
@@ -87,7 +90,7 @@ def marked(incarnation):
     return found
 
 
-def send(pid, number):
+def send(pid: int, number: int) -> None:
     """Signal a process that may be gone."""
     try:
         os.kill(pid, number)
@@ -95,7 +98,9 @@ def send(pid, number):
         pass
 
 
-def kill_all(find, patience=10.0, pause=time.sleep):
+def kill_all(
+    find: Callable[[], list[int]], patience: float = 10.0, pause: Callable[[float], None] = time.sleep
+) -> list[int]:
     """Kill what *find()* lists, again and again until it lists nothing; returns what would not die in *patience* s."""
     deadline = time.monotonic() + patience
     left = find()

@@ -4,10 +4,13 @@ The first output after a pause is recorded at once, so that a cell feels live; w
 is joined, since thousands of tiny records are slow everywhere behind this.
 """
 
+from __future__ import annotations
+
 import codecs
 import errno
 import json
 import time
+from typing import Any, Callable
 
 #: seconds between batches of text
 PAUSE = 0.1
@@ -26,7 +29,7 @@ TYPES = frozenset(["display", "clear", "result", "error", "comm"])
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
-def size_in_words(count):
+def size_in_words(count: int) -> str:
     for unit in ("bytes", "KiB", "MiB"):
         if count < 1024:
             return "%d %s" % (count, unit) if unit == "bytes" else "%.1f %s" % (count, unit)
@@ -41,7 +44,9 @@ class Recorder:
     from the user's code until `retry` says that the disk has room again.
     """
 
-    def __init__(self, spool, clock=time.monotonic, now=time.time):
+    def __init__(
+        self, spool: Any, clock: Callable[[], float] = time.monotonic, now: Callable[[], float] = time.time
+    ) -> None:
         self._spool = spool
         self._clock = clock
         self._now = now
@@ -60,17 +65,17 @@ class Recorder:
         #: (ename, evalue) of the last error record
         self.last_error = None
 
-    def limit(self, count):
+    def limit(self, count: int) -> None:
         """Set how many bytes of records the attempt may write; 0: any."""
         self._limit = count
 
     @property
-    def last_seq(self):
+    def last_seq(self) -> int:
         return self._seq - 1
 
     # --- text
 
-    def text(self, name, source, data):
+    def text(self, name: str, source: tuple[str, str], data: bytes) -> None:
         """Take bytes of the stream *name*; *source* tells apart places that may each stop amid a character."""
         if self._text and self._text[-1][0] == name and self._text[-1][1] == source:
             self._text[-1][2].append(data)
@@ -82,20 +87,20 @@ class Recorder:
         if self._waiting >= BATCH:
             self.flush()
 
-    def deadline(self):
+    def deadline(self) -> float | None:
         """When waiting text is due, by the monotonic clock; None when nothing waits."""
         if not self._text:
             return None
         due = self._flushed + PAUSE
         return due if self._text[-1][2][-1].endswith(b"\n") else max(due, self._arrived + LINE_PAUSE)
 
-    def tick(self):
+    def tick(self) -> None:
         """Record waiting text that is due."""
         due = self.deadline()
         if due is not None and self._clock() >= due:
             self.flush()
 
-    def flush(self, final=False):
+    def flush(self, final: bool = False) -> None:
         """Record all waiting text; with *final*, the beginnings of characters that never came as well."""
         pending, self._text, self._waiting = self._text, [], 0
         if final:
@@ -115,7 +120,7 @@ class Recorder:
         self._flushed = self._clock()
         self._store()
 
-    def _stream(self, name, text):
+    def _stream(self, name: str, text: str) -> None:
         # A character is at most six bytes in JSON (\\u0000), and records should stay far below the largest.
         step = 2**20
         for start in range(0, len(text), step):
@@ -123,7 +128,7 @@ class Recorder:
 
     # --- everything else
 
-    def message(self, fields):
+    def message(self, fields: dict[str, Any]) -> None:
         """Record what the worker showed; text that came before it is recorded before it."""
         if fields.get("type") not in TYPES:
             return
@@ -134,25 +139,25 @@ class Recorder:
         self._add(fields)
         self._store()
 
-    def notice(self, name, text):
+    def notice(self, name: str, text: str) -> None:
         """Record a line of our own in a stream."""
         self.flush()
         self._add({"type": "stream", "name": name, "text": text})
         self._store()
 
-    def gap(self, code, message):
+    def gap(self, code: str, message: Any) -> None:
         """Record that output is missing here, and why."""
         self.flush()
         self._line({"type": "gap", "code": code, "message": message})
         self._store()
 
-    def exit(self, exit_code, signal, reason):
+    def exit(self, exit_code: int | None, signal: int | None, reason: dict[str, Any] | None) -> None:
         """Record the end; nothing comes after it."""
         self.flush(final=True)
         self._line({"type": "exit", "exit_code": exit_code, "signal": signal, "reason": reason})
         self._store()
 
-    def _add(self, fields):
+    def _add(self, fields: dict[str, Any]) -> None:
         if self._cut and fields["type"] != "error":
             return
         line = self._encode(fields)
@@ -162,14 +167,16 @@ class Recorder:
         room = self._limit - min(TAIL, self._limit // 4)
         if self._limit and not self._cut and self._written + len(line) > room:
             self._cut = True
-            said = "the job's output is longer than its limit of %s; the rest of it is dropped" % size_in_words(self._limit)
+            said = "the job's output is longer than its limit of %s; the rest of it is dropped" % size_in_words(
+                self._limit
+            )
             self._line({"type": "gap", "code": "output_limit", "message": said})
             if fields["type"] != "error":
                 return
             line = self._encode(fields)
         self._take(line)
 
-    def _shorten(self, fields, length):
+    def _shorten(self, fields: dict[str, Any], length: int) -> dict[str, Any]:
         if fields["type"] != "error":
             said = "a %s of %s was left out: one record may hold %s" % (
                 fields["type"],
@@ -181,24 +188,24 @@ class Recorder:
         evalue = str(fields.get("evalue", ""))[:ERROR_TEXT]
         return {"type": "error", "ename": str(fields.get("ename", "")), "evalue": evalue, "traceback": lines}
 
-    def _encode(self, fields):
+    def _encode(self, fields: dict[str, Any]) -> bytes:
         record = {"seq": self._seq, "time": round(self._now(), 6)}
         record.update(fields)
         record["seq"] = self._seq
         # A lone surrogate has no UTF-8 form; a question mark has.
         return json.dumps(record, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace") + b"\n"
 
-    def _line(self, fields):
+    def _line(self, fields: dict[str, Any]) -> None:
         self._take(self._encode(fields))
 
-    def _take(self, line):
+    def _take(self, line: bytes) -> None:
         self._lines.append(line)
         self._seq += 1
         self._written += len(line)
 
     # --- the disk
 
-    def _store(self):
+    def _store(self) -> None:
         if not self._lines or self.blocked:
             return
         try:
@@ -210,7 +217,7 @@ class Recorder:
             return
         self._lines = []
 
-    def _block(self, error):
+    def _block(self, error: Any) -> None:
         self.blocked = True
         self._blocked_since = self._clock()
         said = "the disk for output is full (%s): the job is held until there is room; nothing is lost" % error.strerror
@@ -229,7 +236,7 @@ class Recorder:
             self._lines.append(self._encode(fields))
             self._seq += 1
 
-    def retry(self):
+    def retry(self) -> bool:
         """Try the disk again; returns whether it has room."""
         if not self.blocked:
             return True

@@ -1,15 +1,18 @@
 """Picks what runs a cell: a real Jupyter kernel's shell where ipykernel can be imported, plain Python elsewhere."""
 
+from __future__ import annotations
+
 import faulthandler
 import importlib
 import sys
+from typing import Any
 
-from . import streams
+from . import framing, streams
 
 
-def make(writer):
+def make(writer: framing.Writer) -> Any:
     """Return an object with ``run(code, execution_count, started) -> {"status": "ok" | "error", …}``."""
-    faulthandler.enable(file=sys.__stderr__)  # says where a segfault happened, as a kernel does
+    faulthandler.enable(file=2)  # says where a segfault happened, as a kernel does
     sys.stdout = streams.Stream(writer, "stdout")
     sys.stderr = streams.Stream(writer, "stderr")
     # A cell imports from its working directory first, as in a notebook.

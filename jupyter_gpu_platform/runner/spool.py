@@ -5,6 +5,8 @@ what a new connection, or an agent that finds the supervisor dead, begins again 
 cache survives every death but the machine's own, and after that one nothing runs that could go on.
 """
 
+from __future__ import annotations
+
 import os
 import threading
 
@@ -15,18 +17,18 @@ RESERVE = 64 * 2**10
 
 
 class _Segment:
-    def __init__(self, path, first):
+    def __init__(self, path: str, first: int) -> None:
         self.path = path
         self.first = first
         #: where each record begins, and where the last one ends
         self.offsets = [0]
 
     @property
-    def next(self):
+    def next(self) -> int:
         return self.first + len(self.offsets) - 1
 
     @property
-    def size(self):
+    def size(self) -> int:
         return self.offsets[-1]
 
 
@@ -36,7 +38,7 @@ class Spool:
     :param folder: made if it is missing; what an earlier process left there is recovered.
     """
 
-    def __init__(self, folder, segment=SEGMENT):
+    def __init__(self, folder: str, segment: int = SEGMENT) -> None:
         self._folder = folder
         self._limit = segment
         self._fd = None
@@ -50,7 +52,7 @@ class Spool:
         os.makedirs(folder, mode=0o700, exist_ok=True)
         self._recover()
 
-    def _recover(self):
+    def _recover(self) -> None:
         names = sorted(name for name in os.listdir(self._folder) if name.endswith(".ndjson"))
         for name in names:
             segment = _Segment(os.path.join(self._folder, name), int(name[: -len(".ndjson")]))
@@ -67,7 +69,7 @@ class Spool:
         if self._segments:
             self.first = self._segments[0].first
 
-    def reserve(self):
+    def reserve(self) -> None:
         """Set room aside for the notice that the disk is full. :raises OSError: it is full already."""
         fd = os.open(os.path.join(self._folder, "reserve"), os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
@@ -75,14 +77,14 @@ class Spool:
         finally:
             os.close(fd)
 
-    def release(self):
+    def release(self) -> None:
         """Give the reserved room back."""
         try:
             os.unlink(os.path.join(self._folder, "reserve"))
         except FileNotFoundError:
             pass
 
-    def append(self, lines):
+    def append(self, lines: list[bytes]) -> None:
         """Write whole lines, all or none.
 
         :raises OSError: the disk is full, or fails; nothing was written.
@@ -102,12 +104,12 @@ class Spool:
             self.next = segment.next
             self.changed.notify_all()
 
-    def _write(self, data):
+    def _write(self, data: bytes) -> None:
         view = memoryview(data)
         while view:
             view = view[os.write(self._fd, view) :]
 
-    def _writable(self):
+    def _writable(self) -> _Segment:
         if self._fd is not None and self._segments and self._segments[-1].size < self._limit:
             return self._segments[-1]
         path = os.path.join(self._folder, "%020d.ndjson" % self.next)
@@ -120,8 +122,8 @@ class Spool:
                 self._segments.append(_Segment(path, self.next))
         return self._segments[-1]
 
-    def read(self, seq, limit):
-        """Return (count, bytes) of the records from *seq* on: at least one where there is one, else up to *limit* bytes."""
+    def read(self, seq: int, limit: int) -> tuple[int, bytes]:
+        """Return (count, bytes) of the records from *seq* on: one at least, if there is one, and up to *limit* bytes."""
         with self.changed:
             segment = next((s for s in self._segments if s.first <= seq < s.next), None)
             if segment is None:
@@ -137,14 +139,14 @@ class Spool:
             file.seek(start)
             return end - begin, file.read(stop - start)
 
-    def trim(self, durable):
+    def trim(self, durable: int) -> None:
         """Delete what lies before *durable*, as far as whole files of it do; the last file stays."""
         with self.changed:
             while len(self._segments) > 1 and self._segments[0].next <= durable:
                 os.unlink(self._segments.pop(0).path)
                 self.first = self._segments[0].first
 
-    def close(self):
+    def close(self) -> None:
         """Wake the readers for the last time."""
         with self.changed:
             self.closed = True

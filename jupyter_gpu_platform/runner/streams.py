@@ -1,7 +1,10 @@
 """The worker's sys.stdout and sys.stderr: each write is handed to the supervisor at once, in order with displays."""
 
+from __future__ import annotations
+
 import io
 import os
+from typing import Any
 
 from . import framing
 
@@ -9,19 +12,19 @@ from . import framing
 class _Bytes(io.RawIOBase):
     """The ``.buffer`` that programs write bytes to."""
 
-    def __init__(self, writer, kind, fd):
+    def __init__(self, writer: framing.Writer, kind: bytes, fd: int) -> None:
         super().__init__()
         self._writer = writer
         self._kind = kind
         self._fd = fd
 
-    def writable(self):
+    def writable(self) -> bool:
         return True
 
-    def fileno(self):
+    def fileno(self) -> int:
         return self._fd
 
-    def write(self, data):
+    def write(self, data: Any) -> int:
         data = bytes(data)
         if self._writer.is_ours():
             self._writer.data(self._kind, data)
@@ -39,7 +42,7 @@ class Stream(io.TextIOBase):
     line_buffering = True
     mode = "w"
 
-    def __init__(self, writer, name):
+    def __init__(self, writer: framing.Writer, name: str) -> None:
         super().__init__()
         out = name == "stdout"
         self.name = "<%s>" % name
@@ -49,28 +52,28 @@ class Stream(io.TextIOBase):
         self._bytes = _Bytes(writer, framing.OUT_BYTES if out else framing.ERR_BYTES, self._fd)
 
     @property
-    def buffer(self):
+    def buffer(self) -> Any:
         return self._bytes
 
-    def writable(self):
+    def writable(self) -> bool:
         return True
 
-    def isatty(self):
+    def isatty(self) -> bool:
         return False
 
-    def fileno(self):
+    def fileno(self) -> int:
         return self._fd
 
-    def flush(self):
+    def flush(self) -> None:
         pass  # nothing is ever held
 
-    def close(self):
+    def close(self) -> None:
         pass  # as in a kernel: what the cell prints after closing it must still show
 
-    def reconfigure(self, **kwargs):
+    def reconfigure(self, **kwargs: Any) -> None:
         pass
 
-    def write(self, text):
+    def write(self, text: str) -> int:
         if not isinstance(text, str):
             raise TypeError("write() argument must be str, not %s" % type(text).__name__)
         if self._writer.is_ours():

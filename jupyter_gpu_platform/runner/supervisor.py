@@ -5,6 +5,8 @@ the claim is granted → record until the worker has ended → kill what is left
 send everything until it is durable → report the end → exit.
 """
 
+from __future__ import annotations
+
 import collections
 import errno
 import fcntl
@@ -15,6 +17,7 @@ import signal
 import subprocess
 import sys
 import time
+from typing import Any, Callable
 
 from . import framing, processes
 from .link import Link
@@ -31,7 +34,7 @@ FULL_PAUSE = 0.5
 LAST_WORDS = 2000
 
 
-def write_json(path, value):
+def write_json(path: str, value: Any) -> None:
     """Replace a file atomically; readable by its owner only."""
     temporary = "%s.%d" % (path, os.getpid())
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
@@ -40,18 +43,18 @@ def write_json(path, value):
     os.replace(temporary, path)
 
 
-def reason(code, message, **details):
+def reason(code: str, message: Any, **details: Any) -> dict[str, Any]:
     return {"code": code, "message": message, "details": details}
 
 
-def signal_name(number):
+def signal_name(number: int) -> str:
     try:
         return signal.Signals(number).name
     except ValueError:
         return "unknown"
 
 
-def end_reason(status, raised):
+def end_reason(status: int, raised: tuple[str, str] | None) -> tuple[int, int | None, dict[str, Any] | None]:
     """Say how a process ended: (exit code, signal, reason).
 
     :param status: as waitpid gave it.
@@ -73,7 +76,7 @@ def end_reason(status, raised):
 
 
 class Supervisor:
-    def __init__(self, folder):
+    def __init__(self, folder: str) -> None:
         self.folder = folder
         with open(os.path.join(folder, "spec.json")) as file:
             self.given = json.load(file)
@@ -81,7 +84,7 @@ class Supervisor:
         self.kind = self.spec["source"]["type"]
         self.limits = self.spec.get("limits") or {}
         pid = os.getpid()
-        start = processes.start_time(pid)
+        start = processes.start_time(pid) or 0
         boot = processes.boot_id()
         self.incarnation = "%s-%d-%d" % (boot[:8], pid, start)
         write_json(
@@ -99,31 +102,31 @@ class Supervisor:
         self.link = Link(given["socket"], given["token"], path, self.incarnation, self.spool, self.wake)
         self.frames = framing.Reader()
         #: the worker's pipes that are still open: fd → what is done with its bytes
-        self.sources = {}
-        self.popen = None
+        self.sources: dict[int, Callable[[bytes], None]] = {}
+        self.popen: subprocess.Popen[bytes] | None = None
         self.worker = 0
-        self.status = None
-        self.control = None
+        self.status: int | None = None
+        self.control = -1
         self.ready = False
         self.started = False
         self.claimed = False
         self.released = False
-        self.failure = None
-        self.raised = None
+        self.failure: str | None = None
+        self.raised: tuple[str, str] | None = None
         #: why the user's code is being ended by us
-        self.stopping = None
-        self.kill_at = None
-        self.max_run_at = None
+        self.stopping: dict[str, Any] | None = None
+        self.kill_at: float | None = None
+        self.max_run_at: float | None = None
         self.interrupts = 0
         self.interrupts_sent = 0
         self.terminated = False
         #: nobody wants anything of this attempt any more
         self.dismissed = False
-        self.refused = None
+        self.refused: str | None = None
         self.reported = False
-        self.early = collections.deque(maxlen=64)
+        self.early: collections.deque[bytes] = collections.deque(maxlen=64)
 
-    def wake(self):
+    def wake(self) -> None:
         try:
             os.write(self.wake_write, b"w")
         except BlockingIOError:
@@ -131,7 +134,7 @@ class Supervisor:
 
     # --- starting
 
-    def run(self):
+    def run(self) -> None:
         processes.prctl(processes.PR_SET_CHILD_SUBREAPER, 1)
         self._handle_signals()
         self._start_worker()
@@ -145,7 +148,7 @@ class Supervisor:
         self._end()
         self.link.close()
 
-    def _handle_signals(self):
+    def _handle_signals(self) -> None:
         signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.signal(signal.SIGTERM, self._on_sigterm)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -153,10 +156,10 @@ class Supervisor:
         signal.set_wakeup_fd(self.wake_write, warn_on_full_buffer=False)
         self.selector.register(self.wake_read, select.POLLIN)
 
-    def _on_sigterm(self, *_):
+    def _on_sigterm(self, *_: Any) -> None:
         self.terminated = True
 
-    def _pipe(self, consume):
+    def _pipe(self, consume: Callable[[bytes], None]) -> int:
         read, write = os.pipe()
         for size in (PIPE, PIPE // 4):
             try:
@@ -169,7 +172,7 @@ class Supervisor:
         self.selector.register(read, select.POLLIN)
         return write
 
-    def _start_worker(self):
+    def _start_worker(self) -> None:
         frames = self._pipe(self._take_frames)
         out = self._pipe(lambda data: self._take_text("stdout", data))
         err = self._pipe(lambda data: self._take_text("stderr", data))
@@ -196,7 +199,7 @@ class Supervisor:
             for fd in (frames, out, err, control):
                 os.close(fd)
 
-    def _environment(self):
+    def _environment(self) -> dict[str, str]:
         env = dict(os.environ)
         env.update(self.spec.get("env") or {})
         if self.kind != "cell":
@@ -211,12 +214,12 @@ class Supervisor:
                 env["JUPYTER_GPU_FAKE"] = "1"
         return env
 
-    def _fake_gpus(self):
+    def _fake_gpus(self) -> int:
         return sum(1 for gpu in self.given.get("gpus") or () if gpu.get("fake"))
 
     # --- the loop
 
-    def _step(self):
+    def _step(self) -> None:
         if not self.recorder.retry():
             select.select([self.wake_read], [], [], FULL_PAUSE)
         else:
@@ -228,20 +231,20 @@ class Supervisor:
         self._timers()
         self._reap()
 
-    def _timeout(self):
+    def _timeout(self) -> int | None:
         times = [t for t in (self.recorder.deadline(), self.kill_at, self.max_run_at) if t is not None]
         if not times:
             return None
         return max(0, int((min(times) - time.monotonic()) * 1000) + 1)
 
-    def _drain_wake(self):
+    def _drain_wake(self) -> None:
         try:
             while os.read(self.wake_read, 4096):
                 pass
         except BlockingIOError:
             pass
 
-    def _timers(self):
+    def _timers(self) -> None:
         now = time.monotonic()
         if not self.recorder.blocked:
             self.recorder.tick()
@@ -257,7 +260,7 @@ class Supervisor:
             self.kill_at = now + 1.0  # what was born meanwhile
             self._signal_tree(signal.SIGKILL)
 
-    def _reap(self):
+    def _reap(self) -> None:
         """Collect the dead: the worker, and orphans, whose parent we are as subreaper."""
         while True:
             try:
@@ -266,13 +269,13 @@ class Supervisor:
                 return
             if pid == 0:
                 return
-            if pid == self.worker:
+            if self.popen is not None and pid == self.worker:
                 self.status = status
                 self.popen.returncode = status  # it must not wait for a pid that may be another's by then
 
     # --- output
 
-    def _read(self, fd):
+    def _read(self, fd: int) -> bool:
         """Read once; returns whether there was something."""
         try:
             data = os.read(fd, PIPE)
@@ -286,13 +289,17 @@ class Supervisor:
         os.close(fd)
         return False
 
-    def _take_text(self, name, data):
+    def _read_all(self) -> bool:
+        """Read once from each pipe; returns whether there was something."""
+        return sum([self._read(fd) for fd in list(self.sources)]) > 0
+
+    def _take_text(self, name: str, data: bytes) -> None:
         if self.ready:
             self.recorder.text(name, (name, "fd"), data)
         else:
             self.early.append(data[-LAST_WORDS:])  # noise of imports, or why the worker can't start
 
-    def _take_frames(self, data):
+    def _take_frames(self, data: bytes) -> None:
         text = self.recorder.text
         for kind, payload in self.frames.feed(data):
             if kind == framing.OUT_TEXT:
@@ -306,7 +313,7 @@ class Supervisor:
             else:
                 self._take_message(payload)
 
-    def _take_message(self, message):
+    def _take_message(self, message: Any) -> None:
         kind = message.get("type")
         # What a child process wrote before this message belongs before it.
         for fd, consume in list(self.sources.items()):
@@ -329,7 +336,7 @@ class Supervisor:
 
     # --- what the agent says
 
-    def _events(self):
+    def _events(self) -> None:
         while self.link.events:
             kind, data = self.link.events.popleft()
             if kind == "claimed":
@@ -347,7 +354,7 @@ class Supervisor:
             elif kind == "reported":
                 self.reported = True
 
-    def _wanted(self, data):
+    def _wanted(self, data: dict[str, Any]) -> None:
         self.interrupts = int(data.get("interrupts") or 0)
         if data["action"] == "forget":
             self._dismiss()
@@ -356,7 +363,7 @@ class Supervisor:
         else:
             self._interrupt()
 
-    def _release(self):
+    def _release(self) -> None:
         """Let the user's code begin, once it may and can: after ``ready``, since what came before that is dropped."""
         if not (self.claimed and self.ready) or self.stopping is not None or self.released:
             return
@@ -379,9 +386,9 @@ class Supervisor:
                 control.write(json.dumps(message).encode() + b"\n")
         except BrokenPipeError:
             pass  # it is dead; its wait status says how
-        self.control = None
+        self.control = -1
 
-    def _interrupt(self):
+    def _interrupt(self) -> None:
         """Pass on interrupts that came; those from before the code began are kept until it has."""
         if not self.started or self.status is not None:
             return
@@ -392,7 +399,7 @@ class Supervisor:
             except (ProcessLookupError, PermissionError):
                 pass
 
-    def _stop(self, why, grace):
+    def _stop(self, why: dict[str, Any], grace: float) -> None:
         """End the user's code: politely, then after *grace* seconds for good. A later call may shorten the grace."""
         until = time.monotonic() + grace
         if self.stopping is not None:
@@ -405,22 +412,22 @@ class Supervisor:
         else:
             self.kill_at = time.monotonic()
 
-    def _dismiss(self):
+    def _dismiss(self) -> None:
         self.dismissed = True
         if self.stopping is None:
             self.stopping = reason("stopped", "no longer wanted")
         self.kill_at = time.monotonic()
 
-    def _signal_tree(self, number):
+    def _signal_tree(self, number: int) -> None:
         for pid in self._tree():
             processes.send(pid, number)
 
-    def _tree(self):
+    def _tree(self) -> list[int]:
         return [pid for pid in processes.descendants(os.getpid()) if pid != os.getpid()]
 
     # --- the end
 
-    def _end(self):
+    def _end(self) -> None:
         self._kill_rest()
         exit_code, number, why = self._outcome()
         self._finish_records(exit_code, number, why)
@@ -436,13 +443,13 @@ class Supervisor:
             self.link.report(exit_code, why, self._last_seq())
             self._wait(lambda: self.reported)
 
-    def _last_seq(self):
+    def _last_seq(self) -> int:
         return self.recorder.last_seq if self.claimed else 0
 
-    def _kill_rest(self):
+    def _kill_rest(self) -> None:
         """Leave no process behind, then read what they had still written."""
 
-        def pause(seconds):
+        def pause(seconds: float) -> None:
             self._reap()
             for fd in list(self.sources):
                 self._read(fd)
@@ -450,7 +457,7 @@ class Supervisor:
 
         left = processes.kill_all(self._tree, pause=pause)
         self._reap()
-        while self.sources and not self.recorder.blocked and any([self._read(fd) for fd in list(self.sources)]):
+        while self.sources and not self.recorder.blocked and self._read_all():
             pass
         while self.sources and self.recorder.blocked and not self.dismissed:
             self._step()
@@ -461,7 +468,7 @@ class Supervisor:
         if left:
             self.recorder.gap("processes_left", "these processes can't be killed: %s" % ", ".join(map(str, left)))
 
-    def _outcome(self):
+    def _outcome(self) -> tuple[int | None, int | None, dict[str, Any] | None]:
         if self.refused is not None:
             return None, None, reason("claim_refused", self.refused)
         if self.status is None or self.failure is not None or (not self.ready and self.stopping is None):
@@ -473,14 +480,14 @@ class Supervisor:
             return (exit_code if self.started else None), number, self.stopping
         return exit_code, number, why
 
-    def _finish_records(self, exit_code, number, why):
+    def _finish_records(self, exit_code: int | None, number: int, why: dict[str, Any]) -> None:
         while not self.recorder.retry() and not self.dismissed:
             self._step()
         self.recorder.exit(exit_code, number, why)
         while not self.recorder.retry() and not self.dismissed:
             self._step()
 
-    def _wait(self, condition):
+    def _wait(self, condition: Callable[[], bool]) -> None:
         """Wait for the agent, as long as it takes, unless it wants nothing more of us."""
         while not condition() and not self.dismissed:
             self.selector.poll(None)
@@ -488,7 +495,7 @@ class Supervisor:
             self._events()
 
 
-def main(argv):
+def main(argv: list[str]) -> int:
     """Supervise the attempt whose directory is given; returns the process's exit status."""
     folder = os.path.abspath(argv[0])
     lock = os.open(os.path.join(folder, "supervisor.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)

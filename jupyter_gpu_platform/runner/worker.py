@@ -4,30 +4,32 @@ It is started before the claim is granted, loads what takes long, says ``ready``
 user's until its supervisor says so, and ends at once when the supervisor is gone.
 """
 
+from __future__ import annotations
+
 import importlib
 import json
 import os
 import signal
-import sys
+from typing import Any
 
 from . import framing, processes
 
 
-def _die_with_parent(parent):
+def _die_with_parent(parent: int) -> None:
     """Tie this process to its supervisor. The kernel ties it to the *thread* that forked; that is its main one."""
     processes.prctl(processes.PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         os._exit(1)  # it died before the tie was made
 
 
-def _receive(control):
+def _receive(control: int) -> Any:
     """Wait for the word to run; None when the supervisor went away, or took it back, instead."""
     with os.fdopen(control, "rb") as file:
         line = file.readline()
     return json.loads(line.decode()) if line.endswith(b"\n") else None
 
 
-def _run_program(control, writer):
+def _run_program(control: int, writer: framing.Writer) -> int:
     writer.send(type="ready")
     given = _receive(control)
     if given is None:
@@ -44,7 +46,7 @@ def _run_program(control, writer):
         return 127
 
 
-def _run_cell(control, writer):
+def _run_cell(control: int, writer: framing.Writer) -> int:
     shell = importlib.import_module(__package__ + ".shell").make(writer)
     writer.send(type="ready")
     given = _receive(control)
@@ -59,7 +61,7 @@ def _run_cell(control, writer):
     return 0 if outcome["status"] == "ok" else 1
 
 
-def main(argv):
+def main(argv: list[str]) -> int:
     kind, control, frames, parent = argv[0], int(argv[1]), int(argv[2]), int(argv[3])
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGHUP, signal.SIG_DFL)

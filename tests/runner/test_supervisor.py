@@ -10,11 +10,15 @@ import pytest
 
 from jupyter_gpu_platform.runner import processes
 
-LOOP = "import itertools, time\nfor n in itertools.count():\n    print(n)\n    time.sleep(0.002)\n    if n == 800: break"
+LOOP = (
+    "import itertools, time\nfor n in itertools.count():\n    print(n)\n    time.sleep(0.002)\n    if n == 800: break"
+)
 
 
 def test_a_command_runs_with_its_arguments_and_environment(attempt, agent):
-    attempt.command("sh", "-c", 'echo "$0 $GREETING $JGP_JOB_ID $CUDA_VISIBLE_DEVICES."; exit 5', env={"GREETING": "hi"})
+    attempt.command(
+        "sh", "-c", 'echo "$0 $GREETING $JGP_JOB_ID $CUDA_VISIBLE_DEVICES."; exit 5', env={"GREETING": "hi"}
+    )
     result = attempt.finish()
     assert agent.text() == "sh hi j1 .\n"
     assert (result["exit_code"], result["reason"]["code"]) == (5, "exit_code")

@@ -11,11 +11,11 @@ import signal
 import tempfile
 
 import pytest
-
 from jupyter_gpu_agent.executors import AttemptKey, ExecutorSettings, OutOfSequence, Wanted
 from jupyter_gpu_agent.process import gpus
 from jupyter_gpu_agent.process.executor import ProcessExecutor
 from jupyter_gpu_agent.process.link_server import socket_path
+
 from jupyter_gpu_platform.errors import ClaimLost
 from jupyter_gpu_platform.model.jobs import Cell, Command, Environment, JobSpec
 from jupyter_gpu_platform.runner import processes as runner_processes
@@ -61,7 +61,7 @@ class MemoryCore:
     def fenced(self, key):
         return key in self.is_fenced
 
-    async def wait_wanted(self, key, generation, durable, timeout):  # noqa: ASYNC109
+    async def wait_wanted(self, key, generation, durable, timeout):
         attempt = AttemptKey(key.job, key.attempt)
 
         def news():
