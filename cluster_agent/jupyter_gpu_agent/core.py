@@ -174,7 +174,8 @@ class Core:
 
     async def claim(self, job: str, attempt: int, replica: int, incarnation: str) -> ClaimResult:
         request, effects = self.session.claim(job, attempt, replica, incarnation)
-        future = self._claims[request] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[ClaimResult] = asyncio.get_running_loop().create_future()
+        self._claims[request] = future
         self._send(effects)
         try:
             result = await asyncio.wait_for(future, CLAIM_PATIENCE)
