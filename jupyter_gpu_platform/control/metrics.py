@@ -16,7 +16,7 @@ def phase_counts(tx: Transaction) -> dict[Phase, int]:
     """Count the jobs of each phase."""
     phase = tables.job.c.phase
     query = select(phase, func.count()).group_by(phase)
-    return {Phase(name): count for name, count in tx.connection.execute(query).tuples()}
+    return {Phase(name): count for name, count in tx.connection.execute(query)}
 
 
 class Metrics:

@@ -12,7 +12,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from tornado.httpserver import HTTPServer
-from tornado.netutil import bind_sockets
 from tornado.web import Application
 
 from .. import errors
@@ -115,8 +114,8 @@ class Server:
             max_body_bytes=settings.max_body_bytes,
             metrics_public=settings.metrics_public,
         )
-        sockets = _bind(settings.ip, settings.port)
-        port = sockets[0].getsockname()[1]
+        listening = _bind(settings.ip, settings.port)
+        port = listening.getsockname()[1]
         self.url = f"http://{_host(settings.ip)}:{port}"
         self.services.replica_url = settings.replica_url or self.url
         application = Application(
@@ -127,7 +126,7 @@ class Server:
         self.services.watch.start()
         await self.gateway.start()
         self.planner.start()
-        self._http.add_sockets(sockets)
+        self._http.add_socket(listening)
         log.info("listening at %s", self.url)
 
     async def close(self) -> None:
@@ -149,9 +148,11 @@ class Server:
         await asyncio.to_thread(services.database.close)
 
 
-def _bind(ip: str, port: int) -> list[socket.socket]:
+def _bind(ip: str, port: int) -> socket.socket:
     try:
-        return bind_sockets(port, ip or None)
+        listening = socket.create_server(
+            (ip, port), family=socket.AF_INET6 if ":" in ip else socket.AF_INET, backlog=1024
+        )
     except OSError as error:
         fix = {
             errno.EADDRINUSE: "Stop what listens there, or choose another with --port (0: any free one).",
@@ -162,6 +163,8 @@ def _bind(ip: str, port: int) -> list[socket.socket]:
             f"can't listen on {ip or '*'} port {port}: {error.strerror}",
             hint=fix.get(error.errno or 0, "Choose another address with --ip and --port."),
         ) from error
+    listening.setblocking(False)
+    return listening
 
 
 def _host(ip: str) -> str:
