@@ -17,6 +17,8 @@ def _register() -> None:
     spec = importlib.util.spec_from_file_location(
         NAME, os.path.join(folder, "__init__.py"), submodule_search_locations=[folder]
     )
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[NAME] = module
     spec.loader.exec_module(module)
@@ -28,7 +30,7 @@ def main() -> int:
         return 2
     _register()
     part = {"supervise": "supervisor", "worker": "worker"}[sys.argv[1]]
-    return importlib.import_module(NAME + "." + part).main(sys.argv[2:])
+    return int(importlib.import_module(NAME + "." + part).main(sys.argv[2:]))
 
 
 if __name__ == "__main__":

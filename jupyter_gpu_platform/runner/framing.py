@@ -64,7 +64,7 @@ class Writer:
             last = start + _ROOM >= len(encoded)
             os.write(self._fd, _HEADER.pack(JSON, last, len(piece), number) + piece)
 
-    def send(self, **fields: dict[str, Any]) -> None:
+    def send(self, **fields: Any) -> None:
         self.message(json.dumps(fields).encode())
 
 
@@ -73,7 +73,7 @@ class Reader:
 
     def __init__(self) -> None:
         self._rest = b""
-        self._parts = {}
+        self._parts: dict[int, list[bytes]] = {}
 
     def feed(self, data: bytes) -> list[tuple[bytes, Any]]:
         """Return the complete messages in *data*; the payload of JSON is decoded, or None where it isn't valid."""

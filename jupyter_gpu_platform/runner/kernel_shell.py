@@ -19,7 +19,7 @@ from . import framing
 
 # debugpy's import writes a warning to fd 2, and nobody debugs here; so it is made unfindable meanwhile.
 _debugpy = sys.modules.get("debugpy")
-sys.modules["debugpy"] = None
+sys.modules["debugpy"] = None  # type: ignore[assignment]
 try:
     import ipykernel.compiler
     import ipykernel.debugger
@@ -59,7 +59,7 @@ class RecordingSession(Session):
         stream: Any,
         msg_or_type: Any,
         content: Any = None,
-        parent: int | None = None,
+        parent: Any = None,
         ident: Any = None,
         buffers: Any = None,
         *args: Any,
@@ -133,10 +133,10 @@ class KernelShell:
         self._session.writer = writer
         self._writer = writer
         app = ipykernel.kernelapp.IPKernelApp.instance()
-        self._kernel = ipykernel.ipkernel.IPythonKernel.instance(
+        self._kernel: Any = ipykernel.ipkernel.IPythonKernel.instance(
             parent=None, config=config, session=self._session, log=log, shell_channel_thread=_ShellThread()
         )
-        self._kernel.io_loop = _Loop(self._loop)
+        self._kernel.io_loop = _Loop(self._loop)  # type: ignore[assignment]
         app.kernel = self._kernel  # `%matplotlib inline` asks for it
 
     def run(self, code: str, execution_count: int, started: Callable[[], None]) -> dict[str, Any]:

@@ -77,7 +77,7 @@ class _Answers:
         """Nothing: the next response is read from the same file."""
 
     def read_response(self) -> tuple[int, Any]:
-        response = http.client.HTTPResponse(self, method="POST")
+        response = http.client.HTTPResponse(self, method="POST")  # type: ignore[arg-type]
         response.begin()
         body = response.read()
         return response.status, json.loads(body.decode() or "{}")
@@ -96,7 +96,7 @@ class Link:
     def __init__(
         self, address: str, token: str, path: str, incarnation: str, spool: Any, wake: Callable[[], None]
     ) -> None:
-        self.events = collections.deque()
+        self.events: collections.deque[tuple[str, Any]] = collections.deque()
         self.durable = 1
         self._address = address
         self._headers = {"Authorization": "Bearer " + token, "Content-Type": "application/json"}
@@ -129,7 +129,7 @@ class Link:
     def _thread(self, target: Callable[..., None], *args: Any) -> None:
         threading.Thread(target=target, args=args, name=target.__name__.strip("_"), daemon=True).start()
 
-    def _tell(self, kind: bytes, data: bytes | None = None) -> None:
+    def _tell(self, kind: str, data: Any = None) -> None:
         self.events.append((kind, data))
         self._wake()
 

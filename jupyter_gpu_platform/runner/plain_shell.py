@@ -56,9 +56,9 @@ class PlainShell:
         self._main = types.ModuleType("__main__")
         sys.modules["__main__"] = self._main
         self._main.__dict__["__builtins__"] = builtins
-        builtins.display = self._display
+        vars(builtins)["display"] = self._display
 
-    def _send(self, **fields: dict[str, Any]) -> None:
+    def _send(self, **fields: Any) -> None:
         if self._writer.is_ours():
             self._writer.message(json.dumps(fields, default=repr).encode())
 
@@ -75,7 +75,7 @@ class PlainShell:
         try:
             value = self._execute(code, name)
             if value is not None:
-                builtins._ = value
+                vars(builtins)["_"] = value
                 self._send(type="result", data=bundle(value), metadata={}, execution_count=execution_count)
             return {"status": "ok"}
         except BaseException as error:  # noqa: BLE001 - SystemExit and KeyboardInterrupt end a cell like any other
@@ -97,8 +97,10 @@ class PlainShell:
         """Run the statements; return the value of a last expression that doesn't end in a semicolon."""
         tree = ast.parse(code, name)
         last = None
-        if tree.body and isinstance(tree.body[-1], ast.Expr) and not code.rstrip().endswith(";"):
-            last = ast.Expression(tree.body.pop().value)
+        final = tree.body[-1] if tree.body else None
+        if isinstance(final, ast.Expr) and not code.rstrip().endswith(";"):
+            last = ast.Expression(final.value)
+            tree.body.pop()
         self._evaluate(tree, name, "exec")
         return None if last is None else self._evaluate(last, name, "eval")
 

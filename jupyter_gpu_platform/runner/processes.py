@@ -60,7 +60,7 @@ def pids() -> list[int]:
 
 def descendants(root: int) -> list[int]:
     """List the living processes below *root*, zombies left out."""
-    children = {}
+    children: dict[int, list[int]] = {}
     states = {}
     for pid in pids():
         fields = _stat(pid)

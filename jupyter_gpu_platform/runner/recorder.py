@@ -29,7 +29,7 @@ TYPES = frozenset(["display", "clear", "result", "error", "comm"])
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
-def size_in_words(count: int) -> str:
+def size_in_words(count: float) -> str:
     for unit in ("bytes", "KiB", "MiB"):
         if count < 1024:
             return "%d %s" % (count, unit) if unit == "bytes" else "%.1f %s" % (count, unit)
@@ -50,20 +50,20 @@ class Recorder:
         self._spool = spool
         self._clock = clock
         self._now = now
-        self._decoders = {}
-        self._text = []
+        self._decoders: dict[tuple[str, str], codecs.IncrementalDecoder] = {}
+        self._text: list[tuple[str, tuple[str, str], list[bytes]]] = []
         self._waiting = 0
         self._arrived = 0.0
         self._flushed = -PAUSE
-        self._lines = []
-        self._seq = spool.next
+        self._lines: list[bytes] = []
+        self._seq: int = spool.next
         self._written = 0
         self._limit = 0
         self._cut = False
         self.blocked = False
         self._blocked_since = 0.0
         #: (ename, evalue) of the last error record
-        self.last_error = None
+        self.last_error: tuple[str, str] | None = None
 
     def limit(self, count: int) -> None:
         """Set how many bytes of records the attempt may write; 0: any."""
@@ -105,7 +105,7 @@ class Recorder:
         pending, self._text, self._waiting = self._text, [], 0
         if final:
             pending = pending + [(source[0], source, [b""]) for source in list(self._decoders)]
-        merged = []
+        merged: list[tuple[str, list[str]]] = []
         for name, source, pieces in pending:
             decoder = self._decoders.get(source)
             if decoder is None:

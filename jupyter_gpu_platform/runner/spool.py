@@ -41,8 +41,8 @@ class Spool:
     def __init__(self, folder: str, segment: int = SEGMENT) -> None:
         self._folder = folder
         self._limit = segment
-        self._fd = None
-        self._segments = []
+        self._fd = -1
+        self._segments: list[_Segment] = []
         #: the first seq that has not been trimmed
         self.first = 1
         #: the seq that the next record gets
@@ -110,11 +110,11 @@ class Spool:
             view = view[os.write(self._fd, view) :]
 
     def _writable(self) -> _Segment:
-        if self._fd is not None and self._segments and self._segments[-1].size < self._limit:
+        if self._fd >= 0 and self._segments and self._segments[-1].size < self._limit:
             return self._segments[-1]
         path = os.path.join(self._folder, "%020d.ndjson" % self.next)
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-        if self._fd is not None:
+        if self._fd >= 0:
             os.close(self._fd)
         self._fd = fd
         with self.changed:
@@ -123,7 +123,7 @@ class Spool:
         return self._segments[-1]
 
     def read(self, seq: int, limit: int) -> tuple[int, bytes]:
-        """Return (count, bytes) of the records from *seq* on: one at least, if there is one, and up to *limit* bytes."""
+        """Return (count, bytes) of the records from *seq* on: one at least, else up to *limit* bytes."""
         with self.changed:
             segment = next((s for s in self._segments if s.first <= seq < s.next), None)
             if segment is None:
@@ -151,6 +151,6 @@ class Spool:
         with self.changed:
             self.closed = True
             self.changed.notify_all()
-            if self._fd is not None:
+            if self._fd >= 0:
                 os.close(self._fd)
-                self._fd = None
+                self._fd = -1

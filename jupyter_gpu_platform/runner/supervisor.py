@@ -180,7 +180,7 @@ class Supervisor:
         # A script's own interpreter replaces the worker, which may therefore be ours, without its site packages.
         head = [self.given["python"]] if self.kind == "cell" else [sys.executable, "-I", "-S"]
         here = os.path.dirname(os.path.abspath(__file__))
-        argv = head + [here, "worker", self.kind, str(control), str(frames), str(os.getpid())]
+        argv = [*head, here, "worker", self.kind, str(control), str(frames), str(os.getpid())]
         try:
             self.popen = subprocess.Popen(
                 argv,
@@ -378,7 +378,7 @@ class Supervisor:
         source = self.spec["source"]
         message = {"source": source}
         if self.kind == "script":
-            message["argv"] = [self.given["python"], source["path"]] + list(source.get("args") or ())
+            message["argv"] = [self.given["python"], source["path"], *(source.get("args") or ())]
         elif self.kind == "command":
             message["argv"] = list(source["argv"])
         try:
@@ -480,7 +480,7 @@ class Supervisor:
             return (exit_code if self.started else None), number, self.stopping
         return exit_code, number, why
 
-    def _finish_records(self, exit_code: int | None, number: int, why: dict[str, Any]) -> None:
+    def _finish_records(self, exit_code: int | None, number: int | None, why: dict[str, Any] | None) -> None:
         while not self.recorder.retry() and not self.dismissed:
             self._step()
         self.recorder.exit(exit_code, number, why)

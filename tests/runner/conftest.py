@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import pathlib
 import shutil
 import signal
@@ -53,7 +52,7 @@ class _Handler(BaseHTTPRequestHandler):
     def address_string(self) -> str:
         return "runner"
 
-    def log_message(self, format: str, *args: Any) -> None:
+    def log_message(self, *args: Any) -> None:
         """Tests read what the agent got, not its log."""
 
     def _serve(self) -> None:
@@ -73,7 +72,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(data)
 
-    do_GET = do_POST = _serve
+    do_GET = do_POST = _serve  # noqa: N815
 
 
 class FakeAgent:
@@ -176,7 +175,7 @@ class FakeAgent:
 
     def start(self) -> None:
         with contextlib.suppress(FileNotFoundError):
-            os.unlink(self.path)
+            pathlib.Path(self.path).unlink()
         server = _Server(self.path, _Handler)
         server.agent = self
         with self.changed:

@@ -203,9 +203,11 @@ def test_an_interpreter_without_ipykernel_runs_cells_too(attempt, agent):
 
 
 def test_a_daemon_of_the_cell_is_gone_at_the_end(attempt, agent):
+    # The shell of the middle ends at once, so that the sleeping one is nobody's child.
     attempt.cell(
         "import subprocess\n"
-        "p = subprocess.Popen(['setsid', 'sh', '-c', 'setsid sleep 1000 >/dev/null & echo $!; exit'], stdout=subprocess.PIPE)\n"
+        "script = 'setsid sleep 1000 >/dev/null & echo $!'\n"
+        "p = subprocess.Popen(['setsid', 'sh', '-c', script], stdout=subprocess.PIPE)\n"
         "print(p.communicate()[0].decode())"
     )
     assert attempt.finish()["exit_code"] == 0

@@ -224,7 +224,7 @@ class ProcessExecutor:
             await processes.wait_for_exit(child.pid)
             child.wait()
         # A supervisor that another agent started is known by its file, which a starting one is about to write.
-        while folder.supervisor is None and folder.starting:
+        while folder.supervisor is None and folder.starting:  # noqa: ASYNC110
             await asyncio.sleep(0.05)
         identity = folder.supervisor
         if identity is not None and identity.alive:

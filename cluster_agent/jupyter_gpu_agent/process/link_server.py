@@ -80,7 +80,7 @@ class LinkServer:
             (r"/v1/attempts/([^/]+)/(\d+)/(\d+)/wanted", WantedHandler, {"link": self}),
             (r"/v1/attempts/([^/]+)/(\d+)/(\d+)/ended", EndedHandler, {"link": self}),
         ]
-        application = Application(handlers, log_function=lambda handler: None)  # type: ignore[arg-type]
+        application = Application(handlers, log_function=lambda _: None)
         self._server = HTTPServer(application, max_body_size=LARGEST_POST, max_buffer_size=LARGEST_POST)
 
     def token(self, job: str, attempt: int) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import pathlib
@@ -70,10 +71,8 @@ class MemoryCore:
             )
 
         async with self.changed:
-            try:
+            with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self.changed.wait_for(news), timeout)
-            except TimeoutError:
-                pass
         return self.wanted.get(attempt, Wanted(1, "run", 0, 10.0, 1))._replace(durable=self.durable(key))
 
     async def ended(self, report):
