@@ -14,7 +14,20 @@ import msgspec
 from .. import errors
 from ..model.jobs import Attempt, Job, JobSpec, Phase
 from . import finding, protocol, streams, transport
-from .protocol import Call, Change, Document, Endpoint, Event, Failure, JobPage, OutputPage, Patience, Record, Status
+from .protocol import (
+    Call,
+    Change,
+    Document,
+    Endpoint,
+    Event,
+    Failure,
+    JobPage,
+    OutputPage,
+    Patience,
+    Record,
+    Status,
+    Trouble,
+)
 
 T = TypeVar("T")
 
@@ -82,8 +95,9 @@ class AsyncClient:
         return self._endpoint
 
     async def _moved(self, endpoint: Endpoint, failure: Failure) -> bool:
-        """Look whether a token was refused because the platform has been replaced meanwhile."""
-        if self._resolve is None or not isinstance(failure.error, errors.Unauthenticated):
+        """Look again where a token was refused or nobody listened: the platform may be elsewhere by now."""
+        lost = failure.trouble is Trouble.UNSENT or isinstance(failure.error, errors.Unauthenticated)
+        if self._resolve is None or not lost:
             return False
         self._endpoint = await asyncio.to_thread(self._resolve)
         return self._endpoint != endpoint

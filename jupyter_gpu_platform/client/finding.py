@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Callable
 
@@ -15,10 +16,12 @@ def resolver(url: str | None, token: str | None, *, start: bool) -> Callable[[],
     url = url or os.environ.get("JUPYTER_GPU_URL")
     if not url:
         return local_endpoint if start else running_endpoint
-    endpoint = Endpoint(url.rstrip("/"), token or os.environ.get("JUPYTER_GPU_TOKEN", ""))
-    if not endpoint.token:
+    token = token or os.environ.get("JUPYTER_GPU_TOKEN", "")
+    if not token:
         raise errors.Unauthenticated(f"there is no token for {url}", hint="Set JUPYTER_GPU_TOKEN, or pass token=….")
-    return lambda: endpoint
+    # Several replicas may be named, with commas between: each look takes the next one.
+    replicas = itertools.cycle([Endpoint(one.strip().rstrip("/"), token) for one in url.split(",") if one.strip()])
+    return lambda: next(replicas)
 
 
 def local_endpoint() -> Endpoint:

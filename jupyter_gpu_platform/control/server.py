@@ -24,6 +24,7 @@ from .identity import Identity
 from .jobs import Jobs
 from .metrics import Metrics
 from .planning import Planner
+from .sealing import Sealer
 from .services import Services
 from .store.database import Database
 from .store.feed import ChangeFeed
@@ -88,6 +89,7 @@ class Server:
         self.gateway = Gateway(services)
         services.gateway = self.gateway
         self.planner = Planner(services)
+        self.sealer = Sealer(services, lambda: self.planner.epoch is not None)
         self._http: HTTPServer | None = None
         self.url = ""
 
@@ -126,6 +128,7 @@ class Server:
         self.services.watch.start()
         await self.gateway.start()
         self.planner.start()
+        self.sealer.start()
         self._http.add_socket(listening)
         log.info("listening at %s", self.url)
 
@@ -136,6 +139,7 @@ class Server:
             self._http.stop()
         self.activity.end_streams()
         await self.activity.drained(DRAIN_SECONDS)
+        await self.sealer.stop()
         await self.planner.stop()
         await self.gateway.stop()
         await self.services.watch.stop()

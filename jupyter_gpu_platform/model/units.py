@@ -9,7 +9,7 @@ from .. import errors
 _SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*")
 _DURATION_PART = re.compile(r"(\d+(?:\.\d+)?)([a-z]+)")
 #: bytes; single letters as in ``free -h`` and PyTorch's messages: powers of two
-_SIZE_UNITS = {
+_SIZE_UNITS: dict[str, int] = {
     "": 1,
     "b": 1,
     **{letter: 1024**power for power, letter in enumerate("kmgt", start=1)},

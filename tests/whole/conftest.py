@@ -31,6 +31,13 @@ def eventually(look: Callable[[], T | None], what: str, patience: float = PATIEN
     return seen
 
 
+def _says(process: psutil.Process, words: tuple[str, ...]) -> bool:
+    with contextlib.suppress(psutil.Error):
+        line = " ".join(process.cmdline())
+        return process.status() != psutil.STATUS_ZOMBIE and all(word in line for word in words)
+    return False
+
+
 class Place:
     """The directories of one platform, and the processes that live in them."""
 
@@ -39,16 +46,14 @@ class Place:
         self.state = root / "state"
 
     def processes(self, *words: str) -> list[psutil.Process]:
-        """Processes of this platform whose command line holds all *words*."""
-        found = []
+        """Processes of this platform, and all that they started, whose command line holds all *words*."""
+        mine: dict[int, psutil.Process] = {}
         for process in psutil.process_iter():
             with contextlib.suppress(psutil.Error):
-                mine = process.environ().get("JUPYTER_GPU_STATE_DIR") == str(self.state)
-                if mine and process.pid != os.getpid() and process.status() != psutil.STATUS_ZOMBIE:
-                    line = " ".join(process.cmdline())
-                    if all(word in line for word in words):
-                        found.append(process)
-        return found
+                marked = process.environ().get("JUPYTER_GPU_STATE_DIR") == str(self.state)
+                if process.pid != os.getpid() and (marked or str(self.state) in " ".join(process.cmdline())):
+                    mine |= {found.pid: found for found in [process, *process.children(recursive=True)]}
+        return [process for process in mine.values() if _says(process, words)]
 
     def kill(self, *words: str) -> int:
         """Send SIGKILL to those processes; return how many there were."""

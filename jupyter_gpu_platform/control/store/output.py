@@ -101,6 +101,11 @@ class OutputLane:
             await self._ask(lambda: self._segments.delete(name))
         return bool(replaced)
 
+    async def unsealed(self) -> list[str]:
+        """List the jobs that have output in the database, running ones included."""
+        query = select(tables.output_chunk.c.job).distinct()
+        return list(await self._query(lambda connection: connection.execute(query).scalars().all()))
+
     async def delete(self, job: str) -> None:
         """Remove all of a job's output; its streams take nothing more."""
         names = cast("list[str]", await self._batches.submit(lambda connection: _delete(connection, job)))
