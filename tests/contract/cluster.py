@@ -36,6 +36,8 @@ class Runner:
     durable: int = 1
     #: the store incarnation which said so
     durable_in: str = ""
+    #: everything before this seq was sent to that store, heard or not
+    sent: int = 1
     exit_code: int | None = None
     reason: Reason | None = None
     fenced: bool = False
@@ -208,7 +210,7 @@ class Agent:
             if self.store not in runner.granted:
                 continue
             if runner.durable_in != self.store:
-                runner.durable, runner.durable_in = 1, self.store
+                runner.durable, runner.durable_in, runner.sent = 1, self.store, 1
             # An answer to another incarnation never comes here: the fence refuses what it did not claim.
             runner.durable = max(runner.durable, message.next_seq)
 
@@ -250,16 +252,22 @@ class Agent:
         return messages.Claim(request=self.counter, job=job, attempt=attempt, incarnation=runner.incarnation)
 
     def append_for(self, runner: Runner) -> messages.Append | None:
-        """The next records that are not durable; of a dead runner too, from its spool."""
+        """The next records, without waiting for an answer; when all are sent, those that are not durable once more.
+
+        Of a dead runner too, from its spool.
+        """
         if runner.cut_off or self.store not in runner.granted:
             return None
-        first = runner.durable if runner.durable_in == self.store else 1
+        if runner.durable_in != self.store:
+            runner.durable, runner.durable_in, runner.sent = 1, self.store, 1
+        first = runner.sent if runner.durable < runner.sent <= len(runner.spool) else runner.durable
         lines = runner.spool[first - 1 : first - 1 + BATCH]
         if not lines:
             return None
+        runner.sent = first + len(lines)
         (job, attempt), text = runner.key, "\n".join(lines).encode()
         if self.world.rules.passes_on(first, first + len(lines)) != first:
-            runner.durable, runner.durable_in = first + len(lines), self.store
+            runner.durable = first + len(lines)
         return messages.Append(
             job=job, attempt=attempt, incarnation=runner.incarnation, first=first, count=len(lines), lines=text
         )
