@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -51,22 +52,27 @@ class Replica:
 def replicas(postgres_url: str, place: Place) -> Iterator[tuple[Replica, Replica]]:
     pair = (Replica(place, "first", postgres_url), Replica(place, "second", postgres_url))
     yield pair
-    place.kill("jupyter_gpu_agent")
     for replica in pair:
         replica.kill()
 
 
-def join(place: Place, pair: tuple[Replica, Replica], client: Client, cluster: str) -> None:
-    """Join a cluster whose agent knows both replicas."""
+@contextlib.contextmanager
+def joined(place: Place, pair: tuple[Replica, Replica], client: Client, cluster: str) -> Iterator[None]:
+    """Join a cluster whose agent knows both replicas, for as long as this lasts."""
     token = client.cluster_add(cluster)["join_token"]
     folder = place.state / cluster
     folder.mkdir(parents=True)
     (folder / "join").write_text(str(token))
     command = [sys.executable, "-m", "jupyter_gpu_agent", f"--state-dir={folder}", f"--join-token-file={folder}/join"]
     with (folder / "agent.log").open("wb") as log:
-        subprocess.Popen(
+        agent = subprocess.Popen(
             [*command, *(f"--url={replica.url}" for replica in pair)], stdout=log, stderr=subprocess.STDOUT
         )
+    try:
+        yield
+    finally:
+        agent.kill()
+        agent.wait()
 
 
 def holder(client: Client, cluster: str) -> str | None:
@@ -87,8 +93,8 @@ def test_one_replica_is_killed_and_calls_go_on_through_the_other(
     with (
         Client(dying.url, TOKEN, resolve=lambda: Endpoint(staying.url, TOKEN)) as client,
         Client(staying.url, TOKEN) as other,
+        joined(place, replicas, client, "here"),
     ):
-        join(place, replicas, client, "here")
         eventually(lambda: holder(client, "here") and holder(other, "here"), "both replicas to reach the agent")
         job = submit_writer(client, place.root)
         assert other.job(job.id).id == job.id
