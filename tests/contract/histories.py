@@ -1,4 +1,4 @@
-"""Short histories that lead straight to a seeded bug which generated ones would seldom meet.
+"""Short histories, each of which leads straight to a seeded bug; generated ones would seldom meet some of them.
 
 A history is a generator: it takes one or a few steps, and the checks run wherever it yields. `play` then stops all
 faults and checks once more.
@@ -73,6 +73,12 @@ def _running(world: World, *, records: int = 0) -> Runner:
     return runner
 
 
+def _second_pod(world: World, runner: Runner) -> Runner:
+    cluster = world.clusters[runner.cluster]
+    cluster.start(cluster.entries[runner.key])
+    return world.runners[-1]
+
+
 def _ask(world: World, verb: str) -> None:
     world.submit(0, world.service.ask(verb, "j1"))
     world.flow()
@@ -113,13 +119,60 @@ def _is_abandoned_and_runs_again(world: World, runner: Runner) -> Steps:
 # --- who runs
 
 
+@shows("at_most_one_incarnation_runs_user_code_per_attempt", seeded_bugs.ClaimIsNoCompareAndSet)
+@shows("only_a_granted_claim_runs", seeded_bugs.RunsWithoutAClaim)
+def a_second_pod_claims_too(world: World) -> Steps:
+    runner = _running(world)
+    yield
+    world.claim(_second_pod(world, runner))
+    world.flow()
+    yield
+
+
 @shows("two_attempts_never_run_at_once", seeded_bugs.PlacesTwice)
+@shows("placed_again_only_on_proof", seeded_bugs.PlacesTwice)
 def the_planner_looks_while_a_node_is_cut_off(world: World) -> Steps:
     runner = _running(world)
     yield
     runner.cut_off = True
     world.calm()
     yield
+    world.calm()
+    yield
+
+
+@shows("placed_again_only_on_proof", seeded_bugs.ReplacesTheUnreachableWithoutProof)
+def the_planner_looks_while_a_cluster_is_unreachable(world: World) -> Steps:
+    runner = _running(world)
+    yield
+    world.disconnect(runner.cluster)
+    world.submit(0, world.service.contact_lost(runner.cluster))
+    world.flow()
+    yield
+    world.submit(0, world.service.plan)
+    world.flow()
+    yield
+
+
+@shows("not_placed_beside_an_unknown_attempt", seeded_bugs.ForgetsToHoldBack)
+def a_backup_from_before_the_placement_is_restored(world: World) -> Steps:
+    world.create(0, gpus=1, retries=0, queue_time=None)
+    world.flow()
+    world.back_up()
+    world.calm()
+    assert world.runners[-1].phase == "running"
+    yield
+    world.restore(1)
+    yield
+    world.calm()
+    yield
+
+
+@shows("no_gpu_is_given_twice", seeded_bugs.ForgetsWhatIsHeld)
+def two_jobs_are_placed_one_after_the_other(world: World) -> Steps:
+    _running(world)
+    yield
+    world.create(0, gpus=1, retries=0, queue_time=None)
     world.calm()
     yield
 
@@ -165,6 +218,16 @@ def records_of_an_abandoned_attempt_come_late(world: World) -> Steps:
     world.calm()
     yield
     _arrives(world, records)
+    yield
+
+
+@shows("other_incarnation_changes_nothing", seeded_bugs.BelievesAnyIncarnation)
+def a_second_pod_dies_before_it_claims(world: World) -> Steps:
+    runner = _running(world)
+    yield
+    _second_pod(world, runner).finish(1)
+    world.report(runner.cluster)
+    world.flow()
     yield
 
 
@@ -227,6 +290,33 @@ def an_older_desired_state_comes_after_a_newer_one(world: World) -> Steps:
 # --- what is committed
 
 
+@shows("acknowledged_is_committed", seeded_bugs.AcknowledgesBeforeTheCommit)
+def a_replica_crashes_before_it_commits_a_submission(world: World) -> Steps:
+    world.create(0, gpus=1, retries=0, queue_time=None)
+    world.commit(0, crash="before")
+    yield
+
+
+@shows("acknowledged_is_committed", seeded_bugs.TheAgentAcknowledgesWhatItHasSent)
+def records_are_lost_on_their_way(world: World) -> Steps:
+    runner = _running(world, records=1)
+    yield
+    world.send(runner)
+    _on_its_way(world)
+    yield
+
+
+@shows("records_are_exactly_once_in_order", seeded_bugs.TakesOverlapsAgain)
+def records_arrive_twice(world: World) -> Steps:
+    runner = _running(world, records=1)
+    yield
+    world.send(runner)
+    records = _on_its_way(world)
+    _arrives(world, records)
+    _arrives(world, records)
+    yield
+
+
 @shows("records_are_exactly_once_in_order", seeded_bugs.ForgetsItsCursorsInACrash)
 def a_replica_crashes_before_a_runner_hears_that_its_records_are_stored(world: World) -> Steps:
     runner = _running(world, records=2)
@@ -266,7 +356,66 @@ def a_reader_asks_before_records_are_committed_and_they_never_are(world: World) 
     yield
 
 
+@shows("ended_output_is_complete", seeded_bugs.DropsTheLastRecord)
+def an_agent_reports_before_the_last_record_is_sent(world: World) -> Steps:
+    runner = _running(world)
+    yield
+    runner.finish(0)
+    world.report(runner.cluster)
+    world.flow()
+    yield
+
+
+# --- letting go
+
+
+@shows("absence_never_deletes", seeded_bugs.DeletesByAbsence)
+@shows("unknown_attempts_are_kept", seeded_bugs.KillsTheUnknownAfterARestore)
+def a_backup_without_the_job_is_restored(world: World) -> Steps:
+    _running(world)
+    yield
+    world.restore(0)
+    world.calm()
+    yield
+
+
+@shows("a_claimed_attempt_is_never_started_anew", seeded_bugs.StartsTheClaimedAnew)
+def a_backup_is_restored_in_which_a_forgotten_attempt_still_runs(world: World) -> Steps:
+    runner = _running(world)
+    world.back_up()
+    yield
+    runner.finish(0)
+    for _ in range(3):
+        world.calm()
+        yield
+    assert runner.key not in world.clusters[runner.cluster].entries
+    world.restore(1)
+    world.calm()
+    yield
+
+
+@shows("undeclared_capability_never_sent", seeded_bugs.SendsWhatWasNotDeclared)
+def an_interrupt_is_asked_of_an_older_agent(world: World) -> Steps:
+    runner = _running(world)
+    yield
+    world.restart_agent(runner.cluster, older=True)
+    world.connect(world.clusters[runner.cluster], 0)
+    world.flow()
+    yield
+    _ask(world, "interrupt")
+    world.push(runner.cluster)
+    yield
+
+
 # --- life
+
+
+@shows("ended_jobs_have_ended_attempts", seeded_bugs.CancelsWithoutWaiting)
+def a_running_job_is_cancelled(world: World) -> Steps:
+    _running(world)
+    yield
+    _ask(world, "cancel")
+    yield
 
 
 @shows("every_accepted_job_ends_when_faults_stop", seeded_bugs.NeverReportsTheEnd)

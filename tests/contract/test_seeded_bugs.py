@@ -1,15 +1,17 @@
-"""Each check is proved by a bug: with the bug in, a history finds it, and by that check's name.
+"""Each check is proved by a bug: with the bug in, a written history makes that check fail, and without it none.
 
-Where the state machine would seldom meet the bug, a written history leads to it.
+The state machine has to find some of the bugs by itself, so that its histories are known to be worth something.
 """
 
 from __future__ import annotations
+
+import re
 
 import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 
-from . import properties
+from . import properties, seeded_bugs
 from .histories import HISTORIES, play
 from .machine import ContractMachine
 from .rules import Rules
@@ -26,15 +28,22 @@ SETTINGS = settings(
     suppress_health_check=list(HealthCheck),
 )
 
-PAIRS = [(check, bug) for check, bugs in BUGS.items() for bug in bugs]
-GENERATED = [pair for pair in PAIRS if pair not in HISTORIES]
+#: Bugs that generated histories meet early; each is met within far fewer than are allowed.
+MET_EARLY = [
+    ("at_most_one_incarnation_runs_user_code_per_attempt", seeded_bugs.ClaimIsNoCompareAndSet),
+    ("placed_again_only_on_proof", seeded_bugs.ReplacesTheUnreachableWithoutProof),
+    ("acknowledged_is_committed", seeded_bugs.TheAgentAcknowledgesWhatItHasSent),
+    ("ended_output_is_complete", seeded_bugs.DropsTheLastRecord),
+    ("unknown_attempts_are_kept", seeded_bugs.KillsTheUnknownAfterARestore),
+    ("ended_jobs_have_ended_attempts", seeded_bugs.CancelsWithoutWaiting),
+]
 
 
 def _name(value: object) -> str:
     return value if isinstance(value, str) else getattr(value, "__name__", repr(value))
 
 
-@pytest.mark.parametrize(("check", "bug"), GENERATED, ids=_name)
+@pytest.mark.parametrize(("check", "bug"), MET_EARLY, ids=_name)
 def test_generated_histories_find_the_bug(check: str, bug: type[Rules]) -> None:
     machine = type("Machine", (ContractMachine,), {"rules_under_test": bug, "checks": (check,)})
     with pytest.raises(properties.Violated, match=f"^{check}: "):
@@ -49,14 +58,15 @@ def test_a_written_history_finds_the_bug_and_nothing_without_it(check: str, bug:
         play(history, bug(), (check,))
 
 
-def test_every_written_history_is_for_a_seeded_bug() -> None:
-    assert set(PAIRS) >= HISTORIES.keys()
+def test_every_seeded_bug_has_a_written_history() -> None:
+    assert {(check, bug) for check, bugs in BUGS.items() for bug in bugs} == HISTORIES.keys()
 
 
 def test_every_check_has_a_seeded_bug() -> None:
     assert sorted(BUGS) == sorted(properties.CHECKS)
 
 
-def test_the_contract_page_names_every_seeded_bug(contract_page: str) -> None:
-    missing = [bug.__name__ for bugs in BUGS.values() for bug in bugs if f"`{bug.__name__}`" not in contract_page]
-    assert not missing
+def test_the_contract_page_lists_the_checks_with_their_bugs(contract_page: str) -> None:
+    rows = [line.strip("|").split("|") for line in contract_page.splitlines() if line.startswith("| `")]
+    listed = {re.findall(r"`(\w+)`", row[0])[0]: set(re.findall(r"`(\w+)`", row[-1])) for row in rows}
+    assert listed == {check: {bug.__name__ for bug in bugs} for check, bugs in BUGS.items()}
