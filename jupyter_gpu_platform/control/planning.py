@@ -158,7 +158,7 @@ class Planner:
             job = tx.job(attempt.job)
             if job is not None:
                 held.append(placement.Held(cluster=attempt.cluster, resources=job.spec.resources, gpus=attempt.gpus))
-        held_back = {job.id: why for job in queued if (why := lifecycle.hold_back(job, unknown.get(job.id, ())))}
+        held_back = {job.id: why for job in queued if (why := lifecycle.hold_back(unknown.get(job.id, ())))}
         plan = placement.plan([job for job in queued if job.id not in held_back], views, held)
         expiring = [job.id for job in queued if lifecycle.expire(job, now=now) is not job]
         plan = placement.Plan(plan.placed, {**plan.waiting, **held_back})

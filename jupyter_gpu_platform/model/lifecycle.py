@@ -76,7 +76,7 @@ def wait(job: Job, reason: Reason) -> Job:
     return _touched(job, reason=reason)
 
 
-def hold_back(job: Job, unknown: Collection[str]) -> Reason | None:
+def hold_back(unknown: Collection[str]) -> Reason | None:
     """Say why a queued job must not be placed: attempts of it that this store doesn't know may still run.
 
     :param unknown: clusters whose agents hold such an attempt (after a restored backup) and no admin has decided on.

@@ -230,7 +230,7 @@ class Service:
 
     def plan(self, state: State) -> Outcome:
         jobs = self.rules.placeable(state.jobs.values())
-        held_back = {job.id: self.rules.hold_back(job, self._unknown_of(state, job)) for job in jobs}
+        held_back = {job.id: self.rules.hold_back(self._unknown_of(state, job)) for job in jobs}
         views = [self._view(state, name) for name in self.world.clusters]
         held = [
             Held(cluster=attempt.cluster, resources=state.jobs[attempt.job].spec.resources, gpus=attempt.gpus)

@@ -10,7 +10,6 @@ import os
 import pytest
 from hypothesis import HealthCheck, settings
 
-from . import properties
 from .machine import ContractMachine
 
 LONG = os.environ.get("HYPOTHESIS_PROFILE") == "long"

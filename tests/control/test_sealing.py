@@ -32,7 +32,7 @@ async def ended_job(server: Server, *, now: float) -> str:
 
 async def until_sealed(server: Server, job_id: str) -> None:
     async with asyncio.timeout(20):
-        while job_id in await server.services.output.unsealed():
+        while job_id in await server.services.output.unsealed():  # noqa: ASYNC110 -- nothing announces a sealing
             await asyncio.sleep(0.02)
 
 

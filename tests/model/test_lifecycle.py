@@ -39,10 +39,10 @@ def test_numbers_of_the_time_lost_by_a_restore_are_skipped() -> None:
 
 
 def test_a_job_with_an_unknown_attempt_is_held_back() -> None:
-    reason = lifecycle.hold_back(a_job(), ["west"])
+    reason = lifecycle.hold_back(["west"])
     assert reason is not None
     assert reason.code == "unknown_attempt"
-    assert lifecycle.hold_back(a_job(), []) is None
+    assert lifecycle.hold_back([]) is None
 
 
 def test_a_claim_is_granted_again_to_its_holder_only() -> None:
