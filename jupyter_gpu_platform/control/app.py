@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import difflib
 import logging
 import signal
 import sys
@@ -114,6 +115,7 @@ class ControlApp(Application):
     config_file = Unicode("", help="Configuration file, Python or JSON (default: none).").tag(config=True)
 
     def initialize(self, argv: list[str] | None = None) -> None:
+        _refuse_unknown(sys.argv[1:] if argv is None else argv, {*self.aliases, *self.flags})
         self.parse_command_line(argv)
         if self.config_file:
             path = Path(self.config_file)
@@ -199,6 +201,20 @@ class ControlApp(Application):
         token = _read_token(path)
         server.services.identity.add_fixed(token, Principal(user="admin", role="admin"))
         log.info("the first admin's token is in %s", path)
+
+
+def _refuse_unknown(argv: list[str], known: set[str]) -> None:
+    """Refuse options that nothing stands behind; traitlets would warn and start without them."""
+    traits = {f"ControlApp.{name}" for name in ControlApp.class_trait_names(config=True)}
+    builtin = {"help", "help-all", "version", "debug", "show-config", "show-config-json", "generate-config"}
+    valid = known | traits | builtin
+    for argument in argv:
+        name = argument.removeprefix("--").partition("=")[0]
+        if argument.startswith("--") and name not in valid:
+            near = difflib.get_close_matches(name, sorted(valid), n=1)
+            hint = f"Did you mean --{near[0]}?" if near else "See --help."
+            print(f"{ControlApp.name}: unknown option --{name}. {hint}", file=sys.stderr)  # noqa: T201
+            raise SystemExit(1)
 
 
 def _read_token(path: Path) -> str:

@@ -78,6 +78,7 @@ def test_sigterm_ends_it_in_good_order_and_the_first_admin_has_a_token(start: St
         (("--database-url", "mongodb://x"), "sqlite"),
         (("--ip", "203.0.113.7"), "--ip"),
         (("--token-file", "/proc/none"), "--token-file"),
+        (("--idle-exist", "3"), "--idle-exit"),
     ],
 )
 def test_what_stops_it_is_told_in_one_line(start: Start, options: tuple[str, ...], fix: str) -> None:
