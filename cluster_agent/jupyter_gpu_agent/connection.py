@@ -162,7 +162,12 @@ class Connection:
         url = f"ws{endpoint.url.removeprefix('http')}/api/v1/agents/{endpoint.agent_id}/{lane}"
         headers = {"Authorization": f"Bearer {endpoint.credential}"}
         request = HTTPRequest(url, headers=headers, connect_timeout=CONNECT_PATIENCE, request_timeout=CONNECT_PATIENCE)
-        return await websocket_connect(request, max_message_size=MAX_MESSAGE)
+        dialling = asyncio.ensure_future(websocket_connect(request, max_message_size=MAX_MESSAGE))
+        try:
+            return await asyncio.shield(dialling)
+        except asyncio.CancelledError:
+            dialling.add_done_callback(_hang_up)
+            raise
 
     async def _write(self, socket: WebSocketClientConnection, outgoing: asyncio.Queue[Message]) -> None:
         while True:
@@ -177,6 +182,12 @@ class Connection:
         while True:
             await asyncio.sleep(TICK)
             tick(asyncio.get_running_loop().time())
+
+
+def _hang_up(dialled: asyncio.Future[WebSocketClientConnection]) -> None:
+    """Close a socket that was opened for a caller who no longer waits."""
+    if not dialled.cancelled() and dialled.exception() is None:
+        dialled.result().close()
 
 
 def _flat(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:

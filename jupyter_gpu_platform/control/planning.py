@@ -101,8 +101,10 @@ class Planner:
         services = self._services
 
         def operation(tx: Transaction) -> int | None:
+            # A store in a file has one service at a time, by its lock: a lease in it is a dead one's, not worth a wait.
+            alone = self.epoch is None and services.database.is_sqlite
             lease = tx.acquire_lease(
-                leases.PLANNER, services.replica_url, services.replica_id, self._ttl, services.now()
+                leases.PLANNER, services.replica_url, services.replica_id, self._ttl, services.now(), force=alone
             )
             return None if lease is None else lease.epoch
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -136,7 +137,8 @@ def test_an_interrupt_reaches_the_code_in_the_job(real_kernel):
     shown = real_kernel.finish(cell)
     assert shown.reply["ename"] == "KeyboardInterrupt"
     (error,) = shown.contents("error")
-    assert "time.sleep(100)" in "\n".join(error["traceback"])
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", "\n".join(error["traceback"]))
+    assert "time.sleep(100)" in plain
     assert real_kernel.run("%%gpu_run\nprint('alive')", timeout=60).text() == "alive\n"
 
 

@@ -31,9 +31,13 @@ def test_create_get_and_etag(client: httpx.Client) -> None:
     made = client.post("/api/v1/jobs", json=COMMAND | {"name": "näme 🎈"})
     assert made.status_code == 201
     assert made.json()["phase"] == "queued"
-    found = client.get(made.headers["Location"])
-    assert found.json()["spec"]["name"] == "näme 🎈"
-    again = client.get(made.headers["Location"], headers={"If-None-Match": found.headers["ETag"]})
+    # The planner writes why the job waits, once: at the latest the third look finds nothing new.
+    for _ in range(3):
+        found = client.get(made.headers["Location"])
+        assert found.json()["spec"]["name"] == "näme 🎈"
+        again = client.get(made.headers["Location"], headers={"If-None-Match": found.headers["ETag"]})
+        if again.status_code == 304:
+            break
     assert (again.status_code, again.content) == (304, b"")
 
 
