@@ -19,7 +19,7 @@ demo: $(VENV)/.examples ## Run a notebook with %%gpu_run on this machine and pri
 
 lab: $(VENV)/.lab ## Open JupyterLab on the example notebooks
 	@echo "→ starting JupyterLab on examples/"
-	@$(BIN)/jupyter lab --notebook-dir=examples
+	@$(BIN)/jupyter lab --notebook-dir=examples $(if $(filter 0,$(shell id -u)),--allow-root)
 
 test: $(VENV)/.test ## Run all tests
 	@echo "→ running the tests"
