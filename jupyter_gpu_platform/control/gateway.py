@@ -10,6 +10,7 @@ from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+from msgspec.structs import replace
 from tornado.websocket import WebSocketClosedError, WebSocketHandler
 
 from .. import errors
@@ -51,6 +52,16 @@ class _Forget(msgspec.Struct):
     attempt: int
 
 
+def _nobody_is_connected(tx: Transaction) -> None:
+    """Start without believing the store: a file has one service, so whoever was connected was so to a dead one.
+
+    After a restored backup nothing may be placed before the agents have said what they hold.
+    """
+    for cluster in tx.clusters():
+        if cluster.state == "connected":
+            tx.put_cluster(replace(cluster, state="away"))
+
+
 class Gateway:
     """Holds the agents' sockets of one replica."""
 
@@ -73,6 +84,8 @@ class Gateway:
         key = await asyncio.to_thread(replica_key, services.database)
         self._relay = Relay(key, services.now)
         await self._keep_replica()
+        if services.database.is_sqlite:
+            await services.writer.run(_nobody_is_connected)
         self._position = await services.reader.position()
         loops = (self._tick, self._follow, self._watch_leases)
         self._tasks = [asyncio.create_task(_forever(loop), name=f"gateway {loop.__name__}") for loop in loops]

@@ -6,6 +6,7 @@ import shutil
 
 from jupyter_gpu_platform.client import Client, connect, local
 from jupyter_gpu_platform.model.jobs import Command, JobSpec
+from jupyter_gpu_platform.model.resources import Resources
 
 from .conftest import AGENT, Place, eventually
 
@@ -44,3 +45,43 @@ def test_ten_running_jobs_outlive_the_restore_of_a_copy_taken_before_them(client
         assert len(place.processes("sh -c")) >= 10
         (place.root / "go").touch()
         eventually(lambda: len(list(place.root.glob("done-*"))) == 10, "all ten to come to their own ends")
+
+
+def test_a_job_that_was_queued_in_the_copy_is_not_started_beside_its_lost_attempt(place: Place) -> None:
+    """The copy says *queued*; meanwhile its first attempt was placed, runs, and is known to the agent alone."""
+    script = 'echo ran >> "$0/runs"; while [ ! -e "$0/go" ]; do sleep 0.05; done'
+    with connect() as before:
+        # Two such jobs don't fit beside each other, so the second waits while the copy is taken.
+        cpus = eventually(lambda: before.clusters()[0]["capacity"]["cpus"], "the agent to say what there is")
+        need = Resources(cpus=cpus)
+        first = before.submit(JobSpec(source=Command(argv=("sh", "-c", script, str(place.root))), resources=need))
+        eventually((place.root / "runs").exists, "the first job to run")
+        second_root = place.root / "second"
+        second_root.mkdir()
+        second = before.submit(JobSpec(source=Command(argv=("sh", "-c", script, str(second_root))), resources=need))
+    local.stop()
+    copy = place.root / "copy"
+    copy.mkdir()
+    for path in place.state.glob("*.db*"):
+        shutil.copy2(path, copy)
+
+    with connect() as running:
+        assert running.job(second.id).phase == "queued"
+        running.cancel(first.id)
+        eventually((second_root / "runs").exists, "the second job to run")
+    local.stop()
+    place.kill(*AGENT)
+    for path in place.state.glob("*.db*"):
+        path.unlink()
+    for path in copy.iterdir():
+        shutil.copy2(path, place.state)
+
+    with connect() as restored:
+        eventually(lambda: restored.unknown_attempts("local"), "the lost attempt to be listed")
+        eventually(lambda: _code(restored, second.id) == "unknown_attempt", "the job to be held back, and to say so")
+        assert (second_root / "runs").read_text() == "ran\n"
+
+
+def _code(client: Client, job_id: str) -> str:
+    reason = client.job(job_id).reason
+    return reason.code if reason else ""
