@@ -9,9 +9,9 @@ from collections.abc import Iterator
 
 from ..client.protocol import Record
 from ..client.sync import Client, connect
+from ..client.terminal import Json, Terminal
 from .arguments import Parser, at_least
 from .naming import job_named
-from .terminal import Json, Terminal
 
 
 def main(argv: list[str]) -> int:

@@ -9,11 +9,11 @@ from pathlib import Path
 
 from .. import errors
 from ..client.sync import Client, connect
+from ..client.terminal import Json, Terminal
 from ..model.jobs import Command, Environment, Job, JobSpec, Limits, Phase, Target
 from ..model.resources import Resources
 from . import tables
 from .arguments import Parser, at_least, cores, duration, pair, size, variable
-from .terminal import Json, Terminal
 
 #: seconds of waiting that need no explanation
 PATIENCE = 2.0

@@ -6,7 +6,7 @@ import shlex
 import time
 
 from ..client.sync import connect
-from ..model.jobs import Attempt, Cell, Command, Job, Script
+from ..model.jobs import Attempt, Cell, Command, Function, Job, Script
 from ..model.units import format_size
 from . import tables
 from .arguments import Parser
@@ -64,6 +64,8 @@ def source(job: Job) -> str:
             return shlex.join(argv)
         case Script(path=path, args=args):
             return shlex.join(("python", path, *args))
+        case Function(qualname=qualname):
+            return f"{qualname}(…)"
         case Cell(code=code):
             lines = code.strip().splitlines() or [""]
             return lines[0] + (f" … ({len(lines)} lines)" if len(lines) > 1 else "")

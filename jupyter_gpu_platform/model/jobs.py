@@ -25,8 +25,32 @@ Text = Annotated[str, msgspec.Meta(max_length=1_000_000)]
 Path = Annotated[str, msgspec.Meta(max_length=4096)]
 Seconds = Annotated[float, msgspec.Meta(gt=0, le=10 * 365 * 86400)]
 
+#: SHA-256, hexadecimal
+Digest = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}$")]
+#: One object (values in, values out) may hold this much: 8 GiB.
+MAX_OBJECT_BYTES = 8 * 2**30
 #: One job's output may hold this much before it is cut with a notice (256 MiB); `Limits.max_output_bytes` changes it.
 DEFAULT_OUTPUT_BYTES = 256 * 2**20
+
+
+class ObjectRef(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Bytes that the platform keeps for their owner, named by what they hold."""
+
+    #: SHA-256, hexadecimal
+    digest: Digest
+    #: bytes
+    size: Annotated[int, msgspec.Meta(ge=0, le=MAX_OBJECT_BYTES)]
+
+
+class Frontend(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a cell's far shell needs of the notebook to stand in for its kernel."""
+
+    #: header of the request that runs the cell (msg_id, session, username): `ipywidgets.Output` captures by it
+    parent_header: dict[Name, Name] = {}
+    #: process id of the kernel, by which it names cells in warnings and tracebacks; 0: not a kernel
+    kernel_pid: Annotated[int, msgspec.Meta(ge=0, le=2**31)] = 0
+    #: somebody waits under the cell and can answer `input()`
+    stdin: bool = False
 
 
 class Cell(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="type", tag="cell"):
@@ -35,6 +59,26 @@ class Cell(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     code: Text
     #: the notebook's own counter, so that tracebacks name the cell as the user sees it
     execution_count: Annotated[int, msgspec.Meta(ge=0, le=2**31)] = 0
+    #: names that the cell starts with, as `runner.values` packs them
+    values: ObjectRef | None = None
+    #: names whose values are kept when the cell has ended
+    out: Annotated[tuple[Name, ...], msgspec.Meta(max_length=1000)] = ()
+    #: how values are packed: ``json`` works between any two Pythons and for plain data only
+    encoding: Literal["pickle", "json"] = "pickle"
+    frontend: Frontend = Frontend()
+
+
+class Function(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="type", tag="function"):
+    """A call of a Python function; its result, or what it raised, is kept."""
+
+    #: what the call is called in lists and errors
+    qualname: Name
+    #: the function, as `runner.values` packs it: one entry named ``function``
+    function: ObjectRef
+    #: arguments of one or several calls, packed likewise: entry ``<index>`` is a pair (args, kwargs)
+    arguments: ObjectRef
+    #: which of them
+    index: Annotated[int, msgspec.Meta(ge=0, le=100_000)] = 0
 
 
 class Script(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="type", tag="script"):
@@ -50,7 +94,7 @@ class Command(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     argv: Annotated[tuple[Text, ...], msgspec.Meta(min_length=1, max_length=1000)]
 
 
-Source = Cell | Script | Command
+Source = Cell | Function | Script | Command
 
 
 class Environment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -101,10 +145,23 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     parent: Annotated[str, msgspec.Meta(max_length=40)] | None = None
 
     @property
-    def kind(self) -> Literal["cell", "script", "command"]:
+    def objects(self) -> tuple[ObjectRef, ...]:
+        """What must be there before the job can run."""
+        match self.source:
+            case Cell(values=ObjectRef() as values):
+                return (values,)
+            case Function(function=function, arguments=arguments):
+                return (function, arguments)
+            case _:
+                return ()
+
+    @property
+    def kind(self) -> Literal["cell", "function", "script", "command"]:
         match self.source:
             case Cell():
                 return "cell"
+            case Function():
+                return "function"
             case Script():
                 return "script"
             case _:

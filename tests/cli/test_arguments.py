@@ -11,7 +11,7 @@ from jupyter_gpu_platform import errors
 from jupyter_gpu_platform.cli import main as program
 from jupyter_gpu_platform.cli import run
 from jupyter_gpu_platform.cli.tables import table
-from jupyter_gpu_platform.cli.terminal import Terminal
+from jupyter_gpu_platform.client.terminal import Terminal
 from jupyter_gpu_platform.model import units
 from jupyter_gpu_platform.model.jobs import Command, Job, JobSpec, Phase, Reason
 

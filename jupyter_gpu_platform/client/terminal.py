@@ -7,7 +7,7 @@ from typing import TextIO
 
 import msgspec
 
-from ..client.protocol import Record
+from .protocol import Record
 
 
 class Terminal:

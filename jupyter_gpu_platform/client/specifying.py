@@ -1,0 +1,85 @@
+"""From options as people give them to a `JobSpec`: one place for the magics, the SDK and the command line."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TypedDict, Unpack
+
+from ..model.jobs import DEFAULT_OUTPUT_BYTES, Environment, JobSpec, Limits, Source, Target
+from ..model.resources import Resources
+
+
+class Options(TypedDict, total=False):
+    """How a job is to be run. Whatever is left out has its default."""
+
+    #: whole GPUs
+    gpus: int
+    #: such as ``A100``; any when absent
+    gpu_model: str | None
+    #: least memory of each GPU, bytes
+    gpu_memory: int | None
+    #: cores to reserve
+    cpus: float | None
+    #: main memory to reserve, bytes
+    memory: int | None
+    #: what the job is called in lists
+    name: str
+    #: where to run it; anywhere when absent
+    cluster: str | None
+    #: container image; clusters only
+    image: str | None
+    #: the interpreter; on this machine this one by default
+    python: str | None
+    #: working directory; on this machine this one by default
+    workdir: str | None
+    #: environment variables
+    env: Mapping[str, str]
+    labels: Mapping[str, str]
+    project: str
+    #: seconds after which a running attempt is ended
+    max_run_time: float | None
+    #: seconds after which a waiting job fails
+    max_queue_time: float | None
+    #: bytes of output that are kept
+    max_output: int
+    #: how often a failed attempt is tried again
+    retries: int
+    #: the higher goes first
+    priority: int
+
+
+def specify(source: Source, *, local: bool, **options: Unpack[Options]) -> JobSpec:
+    """Make a job's spec.
+
+    :param local: the platform is this machine's own: the job gets this interpreter and this directory unless told
+        otherwise. Elsewhere paths of this machine mean nothing.
+    """
+    return JobSpec(
+        source=source,
+        name=options.get("name") or "",
+        resources=Resources(
+            gpus=options.get("gpus") or 0,
+            gpu_model=options.get("gpu_model"),
+            gpu_memory=options.get("gpu_memory"),
+            cpus=options.get("cpus"),
+            memory=options.get("memory"),
+        ),
+        environment=Environment(
+            image=options.get("image"),
+            python=options.get("python") or (sys.executable if local else None),
+            workdir=options.get("workdir") or (str(Path.cwd()) if local else None),
+        ),
+        env=dict(options.get("env") or {}),
+        target=Target(cluster=options.get("cluster")),
+        limits=Limits(
+            max_run_seconds=options.get("max_run_time"),
+            max_queue_seconds=options.get("max_queue_time"),
+            max_output_bytes=options.get("max_output") or DEFAULT_OUTPUT_BYTES,
+        ),
+        retries=options.get("retries") or 0,
+        priority=options.get("priority") or 0,
+        labels=dict(options.get("labels") or {}),
+        project=options.get("project") or "default",
+    )

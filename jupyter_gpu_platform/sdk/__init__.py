@@ -1,0 +1,1 @@
+"""The SDK: what `import jupyter_gpu_platform as gpu` offers."""
