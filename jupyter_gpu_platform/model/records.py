@@ -14,9 +14,9 @@ comm            ``msg_type`` ("comm_open" | "comm_msg" | "comm_close"), ``conten
 input           ``request`` (from 1, per attempt), ``prompt``, ``password`` (bool): the code waits for an answer
 input_reply     ``request``: it was answered; the answer itself is in no log
 values          what was kept of the job's values: ``object`` ({digest, size} or null), ``encoding`` ("pickle" |
-                "json"), ``entries`` (list of {name, kind, type, summary, size}; kind is "out" | "result" | "exception"),
-                ``failed`` (list of {name, code, message}; code is "not_assigned" | "deleted" | "not_picklable" |
-                "too_large")
+                "json"), ``entries`` (list of {name, kind, type, summary, size}; kind is "out" | "result" |
+                "exception"), ``failed`` (list of {name, code, message}; code is "not_assigned" | "deleted" |
+                "not_picklable" | "too_large")
 gap             ``message``, ``code``: output is missing here and why ("output_limit", "supervisor_killed", …)
 exit            ``exit_code``, ``signal``, ``reason`` ({code, message} or null): always the last one of an attempt
 =============== ====================================================================================
