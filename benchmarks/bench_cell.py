@@ -1,55 +1,68 @@
-"""A trivial cell: submitted, run and read back, beside starting Python with IPython by hand for the same line."""
+"""A trivial cell under ``%%gpu_run``: first output and idle, beside the same cell here, and its shell by hand."""
 
 from __future__ import annotations
 
 import argparse
+import json
+import os
 import subprocess
 import sys
 import time
 
+from kernels import Timing, kernel
 from measuring import Figure, private_platform, report
 
-from jupyter_gpu_platform.client import Client
-from jupyter_gpu_platform.model.jobs import Cell, JobSpec
+import jupyter_gpu_platform.runner
+from jupyter_gpu_platform.runner import framing
 
 LINE = "print('hello')"
 
 
-def through_the_platform(client: Client) -> tuple[float, float]:
-    """Run the line as a job; seconds to its first output and to its end, both as a caller sees them."""
+def by_hand() -> tuple[float, float]:
+    """Start the worker that a job's cell runs in without any platform; seconds to first output and to its end."""
+    folder = os.path.dirname(jupyter_gpu_platform.runner.__file__)  # noqa: PTH120 - as an argument
     began = time.perf_counter()
-    job = client.submit(JobSpec(source=Cell(code=LINE)))
-    first = 0.0
-    for record in client.follow(job.id):
-        if not first and record["type"] == "stream":
-            first = time.perf_counter() - began
-    assert first, "the job printed nothing"
+    given, control = os.pipe()
+    read, frames = os.pipe()
+    argv = [sys.executable, folder, "worker", "cell", str(given), str(frames), str(os.getpid())]
+    worker = subprocess.Popen(argv, pass_fds=(given, frames), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    os.close(given)
+    os.close(frames)
+    source = {"type": "cell", "code": LINE, "execution_count": 1}
+    os.write(control, json.dumps({"source": source}).encode() + b"\n")
+    reader, first = framing.Reader(), 0.0
+    while data := os.read(read, 65536):
+        for kind, payload in reader.feed(data):
+            if kind == framing.OUT_TEXT and b"hello" in payload:
+                first = time.perf_counter() - began
+    worker.wait()
+    os.close(read)
+    os.close(control)
+    assert first, "the worker printed nothing"
     return first, time.perf_counter() - began
-
-
-def by_hand() -> float:
-    began = time.perf_counter()
-    out = subprocess.run([sys.executable, "-m", "IPython", "-c", LINE], check=True, capture_output=True, text=True)
-    assert "hello" in out.stdout
-    return time.perf_counter() - began
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="5 runs in place of 20")
     runs = 5 if parser.parse_args().quick else 20
-    with private_platform() as (url, token), Client(url, token) as client:
-        through_the_platform(client)  # the first one also imports
+    with private_platform(), kernel() as started:
+        started.run(f"%%gpu_run\n{LINE}")  # the first one also imports
         by_hand()
-        pairs = [(through_the_platform(client), by_hand()) for _ in range(runs)]
+        rounds: list[tuple[Timing, Timing, tuple[float, float]]] = [
+            (started.run(f"%%gpu_run\n{LINE}"), started.run(LINE), by_hand()) for _ in range(runs)
+        ]
     report(
-        "trivial cell: a job on the local platform beside Python with IPython by hand",
+        "trivial cell: %%gpu_run on the local platform beside the same cell here and its shell by hand",
         [
-            Figure(name="job: submit to first output", unit="s", runs=[job[0] for job, _ in pairs]),
-            Figure(name="job: submit to end, output committed", unit="s", runs=[job[1] for job, _ in pairs]),
-            Figure(name="python -m IPython -c, start to end", unit="s", runs=[hand for _, hand in pairs]),
+            Figure(name="%%gpu_run: first output", unit="s", runs=[far.first for far, _, _ in rounds]),
+            Figure(name="%%gpu_run: idle", unit="s", runs=[far.idle for far, _, _ in rounds]),
+            Figure(name="shell by hand: first output", unit="s", runs=[hand[0] for _, _, hand in rounds]),
+            Figure(name="shell by hand: end", unit="s", runs=[hand[1] for _, _, hand in rounds]),
+            Figure(name="here: first output", unit="s", runs=[here.first for _, here, _ in rounds]),
+            Figure(name="here: idle", unit="s", runs=[here.idle for _, here, _ in rounds]),
         ],
-        note="SQLite, synchronous=FULL; new worker process for each job",
+        note="SQLite, synchronous=FULL; new worker process for each job; idle comes after all output is committed",
     )
 
 
