@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from .. import errors
+from ..client.naming import job_named
 from ..client.sync import connect
 from . import tables
 from .arguments import Parser
 from .main import complain
-from .naming import job_named
 
 
 def main(argv: list[str]) -> int:

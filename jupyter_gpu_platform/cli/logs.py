@@ -7,11 +7,12 @@ import sys
 from collections import deque
 from collections.abc import Iterator
 
+from ..client.naming import job_named
+from ..client.options import at_least
 from ..client.protocol import Record
 from ..client.sync import Client, connect
 from ..client.terminal import Json, Terminal
-from .arguments import Parser, at_least
-from .naming import job_named
+from .arguments import Parser
 
 
 def main(argv: list[str]) -> int:

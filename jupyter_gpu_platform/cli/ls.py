@@ -6,10 +6,11 @@ import argparse
 import itertools
 import time
 
+from ..client.options import at_least
 from ..client.sync import connect
 from ..model.jobs import ENDED, Job, Phase
 from . import tables
-from .arguments import Parser, at_least
+from .arguments import Parser
 
 HEAD = ("ID", "NAME", "PHASE", "GPUS", "CLUSTER", "CREATED", "RAN", "WHY")
 

@@ -9,7 +9,7 @@ from typing import Protocol
 
 from .. import errors
 from .._version import __version__
-from .arguments import nearest
+from ..client.options import nearest
 
 #: command → module, and what it does
 COMMANDS = {

@@ -5,15 +5,15 @@ from __future__ import annotations
 import argparse
 import sys
 import threading
-from pathlib import Path
 
 from .. import errors
+from ..client.options import add_job_options, job_options
+from ..client.specifying import specify
 from ..client.sync import Client, connect
 from ..client.terminal import Json, Terminal
-from ..model.jobs import Command, Environment, Job, JobSpec, Limits, Phase, Target
-from ..model.resources import Resources
+from ..model.jobs import Command, Job, Phase
 from . import tables
-from .arguments import Parser, at_least, cores, duration, pair, size, variable
+from .arguments import Parser
 
 #: seconds of waiting that need no explanation
 PATIENCE = 2.0
@@ -23,7 +23,8 @@ INTERRUPTED = 130
 def main(argv: list[str]) -> int:
     args = _arguments(argv)
     with connect() as client:
-        job = client.submit(_spec(args, here=client.status().local))
+        source = Command(argv=tuple(args.command))
+        job = client.submit(specify(source, local=client.status().local, **job_options(args)))
         if args.detach:
             _show_detached(job, as_json=args.json)
             return 0
@@ -33,24 +34,7 @@ def main(argv: list[str]) -> int:
 def _arguments(argv: list[str]) -> argparse.Namespace:
     parser = Parser("run", "Run a command as a job and show its output. The exit code is the command's.")
     option = parser.add_argument
-    option("--gpus", type=at_least(0), default=0, metavar="N", help="whole GPUs (default: 0)")
-    option("--gpu-model", metavar="MODEL", help="such as A100; any by default")
-    option("--gpu-memory", type=size, metavar="SIZE", help="least memory of each GPU, such as 40GiB")
-    option("--cpus", type=cores, metavar="N", help="cores to reserve")
-    option("--memory", type=size, metavar="SIZE", help="main memory to reserve, such as 16GiB")
-    option("--name", default="", help="what the job is called in lists")
-    option("--cluster", metavar="NAME", help="where to run it; any by default")
-    option("--image", help="container image; clusters only")
-    option("--workdir", metavar="DIR", help="working directory; this one by default, on this machine")
-    option("--project", default="default", help="whom it counts for (default: default)")
-    option(
-        "--env", type=variable, action="append", default=[], metavar="K[=V]", help="environment variable; repeatable"
-    )
-    option("--label", type=pair, action="append", default=[], metavar="K=V", help="label; repeatable")
-    option("--max-run-time", type=duration, metavar="TIME", help="end it after, such as 2h30m")
-    option("--max-queue-time", type=duration, metavar="TIME", help="give up waiting after, such as 1d")
-    option("--retries", type=at_least(0), default=0, metavar="N", help="try again so often when it fails")
-    option("--priority", type=int, default=0, metavar="N", help="the higher goes first (default: 0)")
+    add_job_options(parser)
     option("--detach", "-d", action="store_true", help="print the job's id and leave it to run")
     parser.json_option("records (with --detach: the job), one a line, the job last,")
     option(
@@ -64,26 +48,6 @@ def _arguments(argv: list[str]) -> argparse.Namespace:
     if args.command[0].startswith("-"):
         parser.error(f"unrecognized arguments: {args.command[0]}")
     return args
-
-
-def _spec(args: argparse.Namespace, *, here: bool) -> JobSpec:
-    # Paths of this machine mean something to its own platform only.
-    workdir = args.workdir or (str(Path.cwd()) if here else None)
-    return JobSpec(
-        source=Command(argv=tuple(args.command)),
-        name=args.name,
-        resources=Resources(
-            gpus=args.gpus, gpu_model=args.gpu_model, gpu_memory=args.gpu_memory, cpus=args.cpus, memory=args.memory
-        ),
-        environment=Environment(image=args.image, python=sys.executable if here else None, workdir=workdir),
-        env=dict(args.env),
-        target=Target(cluster=args.cluster),
-        limits=Limits(max_run_seconds=args.max_run_time, max_queue_seconds=args.max_queue_time),
-        retries=args.retries,
-        priority=args.priority,
-        labels=dict(args.label),
-        project=args.project,
-    )
 
 
 def _show_detached(job: Job, *, as_json: bool) -> None:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import shlex
 import time
 
+from ..client.naming import job_named
 from ..client.sync import connect
 from ..model.jobs import Attempt, Cell, Command, Function, Job, Script
 from ..model.units import format_size
 from . import tables
 from .arguments import Parser
-from .naming import job_named
 
 
 def main(argv: list[str]) -> int:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from ..client import local
+from ..client.options import at_least
 from . import tables
-from .arguments import Parser, at_least
+from .arguments import Parser
 
 
 def main(argv: list[str]) -> int:

@@ -68,8 +68,10 @@ def specify(source: Source, *, local: bool, **options: Unpack[Options]) -> JobSp
         ),
         environment=Environment(
             image=options.get("image"),
-            python=options.get("python") or (sys.executable if local else None),
-            workdir=options.get("workdir") or (str(Path.cwd()) if local else None),
+            python=_program(options.get("python") or sys.executable) if local else options.get("python"),
+            workdir=str(Path(options.get("workdir") or ".").expanduser().absolute())
+            if local
+            else options.get("workdir"),
         ),
         env=dict(options.get("env") or {}),
         target=Target(cluster=options.get("cluster")),
@@ -83,3 +85,13 @@ def specify(source: Source, *, local: bool, **options: Unpack[Options]) -> JobSp
         labels=dict(options.get("labels") or {}),
         project=options.get("project") or "default",
     )
+
+
+def _program(name: str) -> str:
+    """Return a path of this machine as it is meant here; a bare name is looked up on the PATH where the job runs."""
+    return _absolute(name) if "/" in name else name
+
+
+def _absolute(path: str) -> str:
+    # Not resolved: the interpreter of a virtual environment is a link to another one.
+    return str(Path(path).expanduser().absolute())

@@ -11,6 +11,7 @@ from jupyter_gpu_platform import errors
 from jupyter_gpu_platform.cli import main as program
 from jupyter_gpu_platform.cli import run
 from jupyter_gpu_platform.cli.tables import table
+from jupyter_gpu_platform.client.options import job_options
 from jupyter_gpu_platform.client.terminal import Terminal
 from jupyter_gpu_platform.model import units
 from jupyter_gpu_platform.model.jobs import Command, Job, JobSpec, Phase, Reason
@@ -54,7 +55,7 @@ def test_durations_and_sizes_are_written_in_words() -> None:
 
 def test_a_command_begins_where_the_options_end() -> None:
     args = run._arguments(["--gpus", "2", "--env", "A=b=c", "python", "train.py", "--gpus", "9", "--", "x"])
-    assert (args.gpus, args.env) == (2, [("A", "b=c")])
+    assert job_options(args) == {"gpus": 2, "env": {"A": "b=c"}}
     assert args.command == ["python", "train.py", "--gpus", "9", "--", "x"]
     assert run._arguments(["--", "ls", "--", "-l"]).command == ["ls", "--", "-l"]
 

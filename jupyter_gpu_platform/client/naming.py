@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 import itertools
 
 from .. import errors
-from ..client.sync import Client
 from ..model.jobs import Job
+from .options import nearest
+from .sync import Client
 
 #: newest jobs among which the beginning of an id is looked for
 LOOKED_AT = 1000
@@ -29,6 +29,5 @@ def job_named(client: Client, text: str) -> Job:
     if begun:
         some = ", ".join(job.id for job in begun[:3])
         raise errors.InvalidRequest(f"{len(begun)} jobs begin with {text!r}: {some}…", hint="Write more of the id.")
-    near = difflib.get_close_matches(text, jobs, n=3, cutoff=0.6)
-    hint = f"Did you mean {' or '.join(near)}?" if near else "See jupyter gpu ls --all"
+    hint = nearest(text, jobs) or "See jupyter gpu ls --all"
     raise errors.NotFound(f"there is no job {text!r}", hint=hint)
