@@ -140,10 +140,13 @@ class Client:
             raise failure.error
         time.sleep(delay)
 
-    def _stream(self, follower: streams.Follower[T], deadline: float | None = None) -> Iterator[T]:
+    def _stream(
+        self, follower: streams.Follower[T], deadline: float | None = None, stopped: Callable[[], bool] = lambda: False
+    ) -> Iterator[T]:
         """Yield what *follower* reads, over as many connections as it takes.
 
         :param deadline: on the monotonic clock.
+        :param stopped: whether nobody reads any more; asked at each sign of life, every 10 s at least.
         :raises TimeoutError: the deadline has passed.
         """
         patience = Patience(time.monotonic(), limit=protocol.STREAM_PATIENCE)
@@ -167,6 +170,8 @@ class Client:
                         follower.connected()
                         for chunk in response.iter_bytes():
                             patience.restart(time.monotonic())
+                            if stopped():
+                                return
                             yield from follower.feed(chunk)
                             if deadline is not None and time.monotonic() > deadline:
                                 raise TimeoutError
@@ -289,14 +294,15 @@ class Client:
         """Return the records that are there behind the cursor *after*; a page may not hold all of them."""
         return self._call(protocol.output(job_id, after=after, limit=limit))
 
-    def follow(self, job_id: str, after: str = "") -> Iterator[Record]:
+    def follow(self, job_id: str, after: str = "", *, stopped: Callable[[], bool] = lambda: False) -> Iterator[Record]:
         """Yield the job's records as they come, until it has ended and all were yielded.
 
         A connection that breaks is made anew and goes on where it was; each record carries its ``cursor``.
 
+        :param stopped: asked every 10 seconds at least, also while nothing comes; once true, nothing more is yielded.
         :raises Unavailable: the service could not be reached for ten minutes.
         """
-        return self._stream(streams.OutputFollower(job_id, after))
+        return self._stream(streams.OutputFollower(job_id, after), stopped=stopped)
 
     def download(self, job_id: str, form: str = "text") -> bytes:
         """Return the whole output as ``text`` or ``ndjson``."""
