@@ -228,12 +228,28 @@ class AsyncClient:
         )
 
     async def iter_jobs(
-        self, *, phases: Iterable[Phase | str] = (), project: str = "", name: str = ""
+        self,
+        *,
+        phases: Iterable[Phase | str] = (),
+        project: str = "",
+        owner: str = "",
+        cluster: str = "",
+        name: str = "",
+        labels: Mapping[str, str] | None = None,
     ) -> AsyncIterator[Job]:
         """Yield all jobs, newest first, a page at a time."""
         phases, after = tuple(phases), ""
         while True:
-            page = await self.jobs(limit=200, after=after, phases=phases, project=project, name=name)
+            page = await self.jobs(
+                limit=200,
+                after=after,
+                phases=phases,
+                project=project,
+                owner=owner,
+                cluster=cluster,
+                name=name,
+                labels=labels,
+            )
             for job in page.items:
                 yield job
             if not page.next:

@@ -6,6 +6,7 @@ cut in half is dropped with its connection, and comes whole from the cursor, so 
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Generic, TypeVar
 
 import msgspec
@@ -34,7 +35,7 @@ class Lines:
         return [line for line in whole.split(b"\n") if line]
 
 
-class Follower(Generic[T]):
+class Follower(ABC, Generic[T]):
     """What a client needs to follow one log."""
 
     def __init__(self) -> None:
@@ -42,9 +43,9 @@ class Follower(Generic[T]):
         #: the log is over: nothing more will come
         self.ended = False
 
+    @abstractmethod
     def call(self) -> protocol.Call[None]:
         """Return the request that goes on from where this follower is."""
-        raise NotImplementedError
 
     def connected(self) -> None:
         """Forget the half line of the connection before."""
@@ -53,9 +54,9 @@ class Follower(Generic[T]):
     def closed(self) -> None:
         """Take note that the service has ended the answer in good order."""
 
+    @abstractmethod
     def feed(self, chunk: bytes) -> list[T]:
         """Return what *chunk* completes."""
-        raise NotImplementedError
 
 
 class OutputFollower(Follower[protocol.Record]):

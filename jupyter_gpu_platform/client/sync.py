@@ -230,11 +230,29 @@ class Client:
             )
         )
 
-    def iter_jobs(self, *, phases: Iterable[Phase | str] = (), project: str = "", name: str = "") -> Iterator[Job]:
+    def iter_jobs(
+        self,
+        *,
+        phases: Iterable[Phase | str] = (),
+        project: str = "",
+        owner: str = "",
+        cluster: str = "",
+        name: str = "",
+        labels: Mapping[str, str] | None = None,
+    ) -> Iterator[Job]:
         """Yield all jobs, newest first, a page at a time."""
         phases, after = tuple(phases), ""
         while True:
-            page = self.jobs(limit=200, after=after, phases=phases, project=project, name=name)
+            page = self.jobs(
+                limit=200,
+                after=after,
+                phases=phases,
+                project=project,
+                owner=owner,
+                cluster=cluster,
+                name=name,
+                labels=labels,
+            )
             yield from page.items
             if not page.next:
                 return
