@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import TracebackType
@@ -13,6 +14,7 @@ import msgspec
 from .. import errors
 from ..model.jobs import Attempt, Job, JobSpec, Phase
 from . import finding, protocol, streams, transport
+from .ending import Endings
 from .protocol import (
     Call,
     Change,
@@ -326,12 +328,20 @@ class Client:
         """Return the whole output as ``text`` or ``ndjson``."""
         return self._call(protocol.download(job_id, form))
 
-    def changes(self, after: int, follow: bool = False) -> Iterator[Change]:
+    def changes(
+        self, after: int, follow: bool = False, *, stopped: Callable[[], bool] = lambda: False
+    ) -> Iterator[Change]:
         """Yield the change log behind *after*: what there is, or with *follow* what comes, for ever.
 
+        :param stopped: asked every 10 seconds at least, also while nothing comes; once true, nothing more is yielded.
         :raises Gone: the log has been trimmed beyond *after*: list again.
         """
-        return self._stream(streams.ChangeFollower(after, follow=follow))
+        return self._stream(streams.ChangeFollower(after, follow=follow), stopped=stopped)
+
+    @functools.cached_property
+    def endings(self) -> Endings:
+        """Tells when jobs end, to any number of those who wait."""
+        return Endings(self)
 
     # --- clusters, agents, tokens ----------------------------------------------------------------------------
 
