@@ -1,0 +1,44 @@
+"""One local platform for all golden transcripts, and a pair of kernels that run in step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from jupyter_gpu_platform import client as platform
+
+from .kernels import Kernel, environment, kernel
+
+
+@pytest.fixture(scope="session")
+def platform_env(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """An environment in which the local platform is a fresh one; it is stopped at the end."""
+    env = environment(tmp_path_factory.mktemp("platform"))
+    yield env
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("JUPYTER_RUNTIME_DIR", "JUPYTER_GPU_STATE_DIR"):
+            patch.setenv(name, env[name])
+        platform.stop()
+
+
+@pytest.fixture(scope="session")
+def pair(platform_env: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Kernel, Kernel]]:
+    """Two equal kernels; whatever is run in one is run in the other, so that cell numbers agree."""
+    home = tmp_path_factory.mktemp("pair")
+    with kernel(platform_env, home / "here") as here, kernel(platform_env, home / "there") as there:
+        yield here, there
+
+
+@pytest.fixture
+def run_both(pair):
+    """Run one code in both kernels, the second one's under another text; return the two transcripts."""
+    here, there = pair
+
+    def run(code: str, other: str):
+        requests = [(one, one.start(text)) for one, text in ((here, code), (there, other))]
+        return tuple(one.finish(request) for one, request in requests)
+
+    yield run
+    for one in pair:
+        one.forget()
