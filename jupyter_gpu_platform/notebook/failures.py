@@ -7,15 +7,20 @@ IPython asks an exception for ``_render_traceback_`` before it formats one itsel
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from typing import Any
-
-from IPython.core.getipython import get_ipython
 
 from .. import errors
 from ..model.jobs import Job, Phase
 
 _RED, _PLAIN = "\x1b[31m", "\x1b[0m"
+
+
+def current_shell() -> Any:
+    """Return the IPython shell that this program is; None in plain Python, which needs no IPython for that."""
+    module = sys.modules.get("IPython.core.getipython")
+    return module.get_ipython() if module else None
 
 
 class _Rendered(BaseException):
@@ -30,7 +35,7 @@ class _Rendered(BaseException):
         if self.shown:
             # Only this once: `%tb` later shows it like any other.
             self.shown = False
-            _skip_one_traceback(get_ipython())
+            _skip_one_traceback(current_shell())
         return self.lines
 
 
