@@ -105,6 +105,11 @@ class _Room:
         return _reason("memory_busy", text, cluster=name, asked=request.memory, free=self.memory, ahead=ahead)
 
 
+def lack(request: Resources, cluster: ClusterView) -> Reason | None:
+    """Say why *cluster* could never run *request*, even when empty; None where it could."""
+    return _Room(cluster, ()).lack(request)
+
+
 def _reason(code: str, message: str, **details: str | int | float | bool | None) -> Reason:
     return Reason(code=code, message=message, details=details)
 
