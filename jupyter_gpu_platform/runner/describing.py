@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+import itertools
 import time
 import types
 from typing import Any, Callable, Dict, Iterator, List, Optional, Set, Tuple
@@ -36,8 +36,15 @@ def _root(value: Any) -> str:
     return str(getattr(type(value), "__module__", None) or "").split(".")[0]
 
 
+def array_size(value: Any) -> Optional[int]:
+    """Give the bytes of an array or table; None for other values."""
+    try:
+        return _array_size(value)
+    except Exception:  # noqa: BLE001 - a foreign type's own code; the pickle itself will tell
+        return None
+
+
 def _array_size(value: Any) -> Optional[int]:
-    """Bytes of an array or table; nothing of other values. Attributes of foreign types may raise anything."""
     if _root(value) == "polars" and hasattr(value, "estimated_size"):
         return int(value.estimated_size())
     if _root(value) not in _ARRAYS:
@@ -59,10 +66,7 @@ def size_of(value: Any) -> int:
 def _size(value: Any, depth: int, seen: Set[int]) -> int:
     if isinstance(value, (types.ModuleType, type, types.FunctionType)) or id(value) in seen:
         return 0
-    try:
-        size = _array_size(value)
-    except Exception:  # a foreign type's own code; the pickle itself will tell
-        size = None
+    size = array_size(value)
     if size is not None:
         return size
     if isinstance(value, memoryview):
@@ -80,9 +84,9 @@ def _size(value: Any, depth: int, seen: Set[int]) -> int:
 def _sample(value: Any) -> Tuple[List[Any], int]:
     """Give the first items of a container or the attributes of an object, and how many there are."""
     if type(value) in (list, tuple, set, frozenset):
-        return [item for _, item in zip(range(SAMPLE), value)], len(value)
+        return list(itertools.islice(value, SAMPLE)), len(value)
     if type(value) is dict:
-        return [part for _, pair in zip(range(SAMPLE), value.items()) for part in pair], 2 * len(value)
+        return [part for pair in itertools.islice(value.items(), SAMPLE) for part in pair], 2 * len(value)
     attributes = getattr(value, "__dict__", None)
     if type(attributes) is dict:
         return list(attributes.values()), len(attributes)
@@ -93,7 +97,7 @@ def summary(value: Any) -> str:
     """Give the value's shape in a few words: ``1,000 rows × 3 columns``; never a string's contents."""
     try:
         return _summary(value)[:200]
-    except Exception:  # a foreign type's own code; the words are not worth failing for
+    except Exception:  # noqa: BLE001 - a foreign type's own code; the words are not worth failing for
         return ""
 
 

@@ -28,7 +28,7 @@ import types
 from typing import Any, Callable, Dict, Iterable, Iterator, List, Optional, Sequence, Set, Tuple, Type, Union
 
 from . import plain_data
-from .describing import blame, size_of, size_text, summary, type_name
+from .describing import array_size, blame, size_of, size_text, summary, type_name
 
 __all__ = ["CannotLoad", "CannotPack", "Packer", "Unpacked", "size_of", "size_text", "summary"]
 
@@ -57,13 +57,13 @@ class CannotPack(Exception):
 class CannotLoad(Exception):
     """*name* can't be made here: *why*, and what to do (*hint*). ``code``: values_failed | python_mismatch.
 
-    ``loaded`` holds what came before it in the file.
+    ``loaded`` holds what came before it in the file: pairs (entry, value).
     """
 
     def __init__(self, name: str, why: str, hint: str, code: str = "values_failed") -> None:
         super().__init__(why, hint)
         self.name, self.why, self.hint, self.code = name, why, hint, code
-        self.loaded: Dict[str, Any] = {}
+        self.loaded: List[Tuple[Dict[str, Any], Any]] = []
 
     def __str__(self) -> str:
         return "%s\n%s" % (self.why, self.hint)
@@ -232,7 +232,7 @@ class Packer:
         before, offset = self._sink.size, self._sink.pickled
         noted = set(self.needed), set(self._imports), set(self._files), self._python_needed
         try:
-            if size_of(value) > self.limit:
+            if (array_size(value) or 0) > self.limit:
                 raise _TooLarge
             self._dump(value)
         except Exception as error:  # pickling runs any class's own code
@@ -293,7 +293,7 @@ class Packer:
             self._new_pickler(_Sink(self.limit)).dump(value)
         except _TooLarge:
             return None
-        except Exception as error:  # pickling runs any class's own code
+        except Exception as error:  # noqa: BLE001 - pickling runs any class's own code
             return error
         return None
 
@@ -430,9 +430,19 @@ class Unpacked:
         sys.path += [p for p in self.header["path"] if p not in sys.path and os.path.isdir(p)]
 
     def load(self) -> Dict[str, Any]:
-        """Give all values by name.
+        """Give all values by name; of two with one name (a result, an output) the first.
 
         :raises CannotLoad: one can't be made here; what came before it is in the error's ``loaded``.
+        """
+        loaded: Dict[str, Any] = {}
+        for entry, value in self.load_entries():
+            loaded.setdefault(entry["name"], value)
+        return loaded
+
+    def load_entries(self) -> List[Tuple[Dict[str, Any], Any]]:
+        """Give all values with their entries, in the order in which they were packed.
+
+        :raises CannotLoad: as :meth:`load`.
         """
         self._check_python()
         for name, text in self.header["sources"].items():
@@ -440,10 +450,10 @@ class Unpacked:
         for module in self.header["imports"]:
             _import_quietly(module)
         read = self._reader()
-        loaded: Dict[str, Any] = {}
+        loaded: List[Tuple[Dict[str, Any], Any]] = []
         for entry in self.entries:
             try:
-                loaded[entry["name"]] = read(entry)
+                loaded.append((entry, read(entry)))
             except Exception as error:  # loading runs any class's own code
                 failure = _explain_load(entry["name"], error)
                 failure.loaded = loaded
@@ -464,7 +474,11 @@ class Unpacked:
         self._map.seek(self._body)
         buffers = [self._slice(offset, length) for offset, length in self.header["buffers"]]
         unpickler = _Unpickler(self._map, buffers, self._namespace)
-        return lambda entry: unpickler.load()
+
+        def next_one(_entry: Dict[str, Any]) -> Any:
+            return unpickler.load()
+
+        return next_one
 
     def _slice(self, offset: int, length: int) -> memoryview:
         start = self._body + offset
@@ -512,7 +526,7 @@ class _Unpickler(pickle.Unpickler):
 def _import_quietly(module: str) -> None:
     try:
         importlib.import_module(module)
-    except Exception:  # noqa: S110, BLE001 - the code that needs it says so better, if it comes that far
+    except Exception:  # noqa: BLE001 - the code that needs it says so better, if it comes that far
         pass
 
 
