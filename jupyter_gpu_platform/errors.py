@@ -5,14 +5,16 @@ The tree, with the stable ``code`` that crosses HTTP in a problem document (RFC 
     GpuPlatformError
     ├── InvalidRequest            invalid_request      400   a flag, field, body or cursor is wrong
     │   ├── InvalidCursor         invalid_cursor       400
-    │   └── BodyTooLarge          body_too_large       413
+    │   ├── BodyTooLarge          body_too_large       413
+    │   └── DigestMismatch        digest_mismatch      400   an object's bytes are not those that its name promises
     ├── Unauthenticated           unauthenticated      401   no token, or one that is unknown, expired or revoked
     ├── Forbidden                 forbidden            403   known, but not allowed
     ├── NotFound                  not_found            404
     ├── MethodNotAllowed          method_not_allowed   405
     ├── Conflict                  conflict             409   the thing is in a state that doesn't allow it
     │   ├── IdempotencyMismatch   idempotency_mismatch 409   same Idempotency-Key, other body
-    │   └── ClaimLost             claim_lost           409   another incarnation holds the attempt
+    │   ├── ClaimLost             claim_lost           409   another incarnation holds the attempt
+    │   └── ObjectMissing         object_missing       409   a job names objects that are not there: upload them first
     ├── Gone                      log_trimmed          410   the cursor is behind the trimmed end: list again
     ├── TooManyRequests           too_many_requests    429   back-pressure: come back later
     ├── InternalError             internal_error       500   a bug of ours
@@ -60,6 +62,10 @@ class BodyTooLarge(InvalidRequest):
     code, status = "body_too_large", 413
 
 
+class DigestMismatch(InvalidRequest):
+    code, status = "digest_mismatch", 400
+
+
 class Unauthenticated(GpuPlatformError):
     code, status = "unauthenticated", 401
 
@@ -86,6 +92,10 @@ class IdempotencyMismatch(Conflict):
 
 class ClaimLost(Conflict):
     code = "claim_lost"
+
+
+class ObjectMissing(Conflict):
+    code = "object_missing"
 
 
 class Gone(GpuPlatformError):

@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 LOCAL_IDLE_EXIT = 1800.0
 MIN_TOKEN = 20
 _ALIASES = (
-    *("ip", "port", "state_dir", "database_url", "segments_url", "replica_url"),
+    *("ip", "port", "state_dir", "database_url", "segments_url", "objects_url", "replica_url"),
     *("fake_gpus", "idle_exit", "max_body_bytes", "token_file"),
 )
 
@@ -60,6 +60,12 @@ class ControlApp(Application):
         "",
         help="fsspec URL to which the output of ended jobs moves, for example s3://bucket/gpu (default: segments in "
         "the state directory). Replicas need one that all of them reach. Moving it needs its files moved, too.",
+    ).tag(config=True)
+    objects_url = Unicode(
+        "",
+        help="fsspec URL of values that go into jobs and come out of them, for example s3://bucket/gpu-objects "
+        "(default: objects in the state directory). Replicas need one that all of them reach. Moving it needs its "
+        "files moved, too.",
     ).tag(config=True)
     replica_url = Unicode(
         "",
@@ -134,6 +140,7 @@ class ControlApp(Application):
         return Settings(
             database_url=self.database_url or f"sqlite:///{state_dir / 'control.db'}",
             segments_url=self.segments_url or (state_dir / "segments").as_uri(),
+            objects_url=self.objects_url or (state_dir / "objects").as_uri(),
             ip=self.ip,
             port=self.port,
             replica_url=self.replica_url,

@@ -11,7 +11,8 @@ from msgspec.structs import replace
 
 from .. import errors
 from ..model import lifecycle
-from ..model.jobs import Attempt, Job, JobSpec, Phase, new_job_id
+from ..model.jobs import Attempt, AttemptState, Job, JobSpec, Phase, new_job_id
+from . import objects
 from .store.rows import ChangeFilter, Event, JobFilter, JobPage
 
 if TYPE_CHECKING:
@@ -104,6 +105,7 @@ class Jobs:
 
         :param idempotency_key: a repeated call with the same key and specs gets the first call's answer.
         :raises IdempotencyMismatch: the key came with other specs before.
+        :raises ObjectMissing: a spec names an object that the caller has not uploaded.
         """
         now = self._now()
         jobs = [self._new(spec, principal, now) for spec in specs]
@@ -121,6 +123,7 @@ class Jobs:
             for job in jobs:
                 self._check_parent(tx, job, principal)
                 tx.insert_job(job)
+                objects.hold(tx, job, principal)
                 tx.event(job.id, "created", f"submitted by {principal.user}")
             if idempotency_key is not None:
                 tx.remember(principal.user, idempotency_key, asked, msgspec.json.encode(jobs))
@@ -183,6 +186,20 @@ class Jobs:
             return job
 
         return await self._writer.run(operation)
+
+    async def running(self, job_id: str, principal: Principal) -> Attempt:
+        """Return the attempt that runs a job's code now.
+
+        :raises Conflict: none does.
+        """
+
+        def look(tx: Transaction) -> Attempt:
+            job, attempt = self._owned(tx, job_id, principal)
+            if attempt is None or attempt.state is not AttemptState.RUNNING:
+                raise errors.Conflict(f"job {job_id} is {job.phase}: nothing runs that could be answered")
+            return attempt
+
+        return await self._reader.run(look)
 
     async def retry(self, job_id: str, principal: Principal) -> Job:
         now = self._now()

@@ -23,11 +23,13 @@ from .gateway import Gateway, routes
 from .identity import Identity
 from .jobs import Jobs
 from .metrics import Metrics
+from .objects import Objects
 from .planning import Planner
 from .sealing import Sealer
 from .services import Services
 from .store.database import Database
 from .store.feed import ChangeFeed
+from .store.object_files import ObjectFiles
 from .store.output import OutputLane
 from .store.reader import Reader
 from .store.writer import Writer
@@ -45,6 +47,7 @@ class Settings:
 
     database_url: str
     segments_url: str
+    objects_url: str
     ip: str = "127.0.0.1"
     port: int = 0
     replica_url: str = ""
@@ -66,6 +69,7 @@ async def open_services(settings: Settings) -> Services:
         reader=reader,
         feed=feed,
         output=output,
+        objects=Objects(writer, reader, ObjectFiles(settings.objects_url), now=settings.now),
         jobs=Jobs(writer, reader, output, feed, now=settings.now),
         attempts=Attempts(writer, reader, output, now=settings.now),
         identity=Identity(writer, reader, now=settings.now),
@@ -148,6 +152,7 @@ class Server:
         services = self.services
         await services.writer.close()
         await services.output.close()
+        await services.objects.close()
         await services.reader.close()
         await asyncio.to_thread(services.database.close)
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from .identity import Identity
     from .jobs import Jobs
     from .metrics import Metrics
+    from .objects import Objects
     from .store.database import Database
     from .store.feed import ChangeFeed
     from .store.output import OutputLane
@@ -33,6 +34,7 @@ class Services:
     reader: Reader
     feed: ChangeFeed
     output: OutputLane
+    objects: Objects
     jobs: Jobs
     attempts: Attempts
     identity: Identity

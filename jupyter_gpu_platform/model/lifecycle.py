@@ -137,6 +137,12 @@ def accepts(job: Job, attempt: Attempt, *, cluster: str, incarnation: str) -> bo
     return attempt.state is AttemptState.RUNNING and attempt.incarnation == incarnation
 
 
+def holds(job: Job, attempt: Attempt, *, incarnation: str) -> bool:
+    """The fence of objects: say whether this incarnation has claimed the job's newest attempt, and it still runs."""
+    claimed = attempt.state is AttemptState.RUNNING and attempt.incarnation == incarnation
+    return claimed and attempt.number == job.attempt
+
+
 def end(job: Job, attempt: Attempt, report: Report, *, cluster: str, now: float) -> Rows:
     """Take the proof that an attempt can't run any more: the job ends, or is queued for its next attempt."""
     if not accepts(job, attempt, cluster=cluster, incarnation=report.incarnation):

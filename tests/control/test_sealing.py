@@ -40,7 +40,9 @@ async def until_sealed(server: Server, job_id: str) -> None:
 def test_an_ended_jobs_output_is_sealed_and_reads_as_before(begins: str, tmp_path: Path) -> None:
     async def scenario() -> None:
         settings = Settings(
-            database_url=f"sqlite:///{tmp_path / 'control.db'}", segments_url=(tmp_path / "segments").as_uri()
+            database_url=f"sqlite:///{tmp_path / 'control.db'}",
+            segments_url=(tmp_path / "segments").as_uri(),
+            objects_url=(tmp_path / "objects").as_uri(),
         )
         server = await Server.open(settings)
         sealer = Sealer(server.services, lambda: True, hot_seconds=0.0)

@@ -11,7 +11,7 @@ import secrets
 import time
 import types
 import typing
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from typing import Any
 
 import msgspec
@@ -19,6 +19,7 @@ from tornado.iostream import StreamClosedError
 from tornado.web import HTTPError, RequestHandler, stream_request_body
 
 from ... import errors
+from ...bodies import Body
 from .. import problems
 from ..identity import NOBODY, Principal
 from ..services import Services
@@ -96,6 +97,9 @@ class ApiHandler(RequestHandler):
         #: why the request will be refused, once its body has been read
         self._refusal: errors.GpuPlatformError | None = None
         self._streaming: asyncio.Task[None] | None = None
+        #: of an upload: its body, and the operation that reads it meanwhile
+        self._upload: Body | None = None
+        self._reading: asyncio.Future[Any] | None = None
         self._counted = False
         self._began = time.monotonic()
 
@@ -141,6 +145,8 @@ class ApiHandler(RequestHandler):
             if operation.roles:
                 await self._admit(operation)
             self._check_length(int(self.request.headers.get("Content-Length") or 0))
+            if operation.upload:
+                self._begin_upload(operation)
         except errors.GpuPlatformError as error:
             self._refusal = error
 
@@ -153,24 +159,44 @@ class ApiHandler(RequestHandler):
                 hint=f"This needs one of: {', '.join(sorted(operation.roles))}.",
             )
 
+    def _begin_upload(self, operation: Operation) -> None:
+        """Have the operation read the body while it comes."""
+        body = self._upload = Body()
+        work = operation.answer(self._call(operation, self.path_kwargs, body))
+        assert not isinstance(work, AsyncIterator), "an upload's answer is no stream"
+        self._reading = asyncio.ensure_future(work)
+        # Whatever comes after its end, as after a refusal, is read and dropped.
+        self._reading.add_done_callback(lambda _: body.end())
+
     def _check_length(self, length: int) -> None:
-        if length > self.max_body_bytes:
+        upload = self._operation().upload
+        if upload and length > upload:
+            raise errors.BodyTooLarge(f"the body is larger than {upload} bytes", hint="Send less.")
+        if not upload and length > self.max_body_bytes:
             raise errors.BodyTooLarge(
                 f"the body is larger than {self.max_body_bytes} bytes",
                 hint="Send less, or have the admin raise --ControlApp.max_body_bytes.",
             )
 
-    def data_received(self, chunk: bytes) -> None:
+    def data_received(self, chunk: bytes) -> Awaitable[None] | None:
         self._received += len(chunk)
         if self._refusal is None:
             try:
                 self._check_length(self._received)
+                if self._upload is not None:
+                    return self._upload.feed(chunk)
                 self._body += chunk
             except errors.BodyTooLarge as error:
                 self._refusal = error
                 self._body.clear()
+                self._give_up_upload()
         elif self._received > _DISCARD * self.max_body_bytes and not self._finished:
             self._refuse(self._refusal)  # and Tornado closes the connection, since the body was not read to its end
+        return None
+
+    def _give_up_upload(self) -> None:
+        if self._reading is not None:
+            self._reading.cancel()
 
     # the answer
 
@@ -185,18 +211,11 @@ class ApiHandler(RequestHandler):
     get = post = put = patch = delete = head = options = answer
 
     async def _answer(self, operation: Operation, path: dict[str, str]) -> None:
-        for name, value in path.items():
-            _decode(value.encode("utf-8", "surrogateescape"), f"path variable {name}")
-        call = Call(
-            services=self.services,
-            activity=self.activity,
-            principal=self.principal,
-            path=path,
-            query=parse_query(self.request.query_arguments, operation.query),
-            body=self._decoded(operation),
-            headers=self.request.headers,
-        )
-        answer = operation.answer(call)
+        if self._upload is not None and self._reading is not None:
+            self._upload.end()
+            answer: Any = self._reading
+        else:
+            answer = operation.answer(self._call(operation, path, self._decoded(operation)))
         if isinstance(answer, AsyncIterator):
             await self._stream(operation, answer)
             return
@@ -206,6 +225,19 @@ class ApiHandler(RequestHandler):
             await self._stream(operation, reply.value, reply.headers)
             return
         self._finish_with(operation, reply)
+
+    def _call(self, operation: Operation, path: dict[str, str], body: Any) -> Call:
+        for name, value in path.items():
+            _decode(value.encode("utf-8", "surrogateescape"), f"path variable {name}")
+        return Call(
+            services=self.services,
+            activity=self.activity,
+            principal=self.principal,
+            path=path,
+            query=parse_query(self.request.query_arguments, operation.query),
+            body=body,
+            headers=self.request.headers,
+        )
 
     def _decoded(self, operation: Operation) -> Any:
         if operation.request is None:
@@ -273,6 +305,7 @@ class ApiHandler(RequestHandler):
     def on_connection_close(self) -> None:
         super().on_connection_close()
         self._end()
+        self._give_up_upload()
         if self._streaming is not None:
             self._streaming.cancel()
 

@@ -11,7 +11,7 @@ import msgspec
 
 from ..._version import __version__
 from .. import problems
-from .operation import JSON, Operation, Route
+from .operation import BYTES, JSON, Operation, Route
 
 _TEMPLATE = "#/components/schemas/{name}"
 _VARIABLE = re.compile(r"{(\w+)}")
@@ -100,6 +100,8 @@ def _operation(
         described["x-roles"] = sorted(operation.roles)
     if operation.request is not None:
         described["requestBody"] = {"required": True, "content": {JSON: {"schema": schema[operation.request]}}}
+    if operation.upload:
+        described["requestBody"] = {"required": True, "content": {BYTES: {}}}
     return described
 
 

@@ -17,9 +17,11 @@ if TYPE_CHECKING:
 
 JSON = "application/json"
 NDJSON = "application/x-ndjson"
+BYTES = "application/octet-stream"
 
 ADMIN = frozenset({"admin"})
 WRITERS = frozenset({"admin", "user"})
+AGENTS = frozenset({"agent"})
 READERS = frozenset({"admin", "user", "viewer"})
 ANYONE: frozenset[str] = frozenset()
 
@@ -38,7 +40,7 @@ class Call:
     path: Mapping[str, str]
     #: an instance of the operation's query struct
     query: Any
-    #: an instance of the operation's request struct; None where it takes no body
+    #: an instance of the operation's request struct, or a `Body` where it takes an upload; None where it takes none
     body: Any = None
     headers: Mapping[str, str] = field(default_factory=dict)
 
@@ -76,6 +78,8 @@ class Operation:
     roles: frozenset[str] = READERS
     query: type[msgspec.Struct] = NoQuery
     request: type | None = None
+    #: takes a body of so many bytes at most, which it reads while that comes
+    upload: int = 0
     #: the struct of the success answer; None: it has no body, or is a stream
     response: type | None = None
     status: int = 200
@@ -93,7 +97,7 @@ class Operation:
         found = {400, 405, 429, 500, 503, *self.also}
         if self.roles:
             found |= {401, 403}
-        if self.request is not None:
+        if self.request is not None or self.upload:
             found.add(413)
         if "{" in path:
             found.add(404)

@@ -7,7 +7,7 @@ from typing import Any
 from tornado.routing import URLSpec
 
 from ..services import Services
-from . import admin, agents, changes, clusters, jobs, output
+from . import admin, agents, changes, clusters, jobs, objects, output
 from .activity import Activity
 from .base import ApiHandler, MissingHandler
 from .openapi import document
@@ -21,6 +21,7 @@ def table(*, metrics_public: bool = False) -> tuple[Route, ...]:
     listed: tuple[Route, ...] = (
         *jobs.ROUTES,
         *output.ROUTES,
+        *objects.ROUTES,
         *changes.ROUTES,
         *clusters.ROUTES,
         *agents.ROUTES,

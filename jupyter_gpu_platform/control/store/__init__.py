@@ -18,6 +18,7 @@ from .rows import (
     Lease,
     OutputPage,
     Remembered,
+    StoredObject,
     UnknownAttempt,
 )
 from .transaction import Transaction
@@ -41,6 +42,7 @@ __all__ = [
     "OutputPage",
     "Reader",
     "Remembered",
+    "StoredObject",
     "Transaction",
     "UnknownAttempt",
     "Writer",

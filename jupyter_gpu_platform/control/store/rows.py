@@ -27,6 +27,8 @@ class Cluster(msgspec.Struct, frozen=True, kw_only=True):
     capacity_at: float | None = None
     #: closed for new jobs by its admin
     drained: bool = False
+    #: what its agent can do beyond the protocol's first form
+    capabilities: tuple[str, ...] = ()
 
 
 class Agent(msgspec.Struct, frozen=True, kw_only=True):
@@ -114,6 +116,22 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
     code: str
     message: str
     attempt: int | None = None
+
+
+class StoredObject(msgspec.Struct, frozen=True, kw_only=True):
+    """Bytes that are kept for their owner."""
+
+    organisation: str
+    owner: str
+    #: SHA-256, hexadecimal
+    digest: str
+    #: bytes
+    size: int
+    #: of its file
+    name: str
+    created: float
+    #: when it was last stored, asked for or let go of by a job
+    used: float
 
 
 class Remembered(NamedTuple):

@@ -180,6 +180,34 @@ unknown_attempt = Table(
     Column("since", Float, nullable=False),
 )
 
+#: Values in and out: bytes kept for their owner, named by their SHA-256. The bytes are in a file.
+stored_object = Table(
+    "object",
+    control,
+    Column("organisation", String, primary_key=True),
+    Column("owner", String, primary_key=True),
+    Column("digest", String, primary_key=True),
+    Column("size", BigInteger, nullable=False),
+    # relative to the objects' URL, so that they can be moved; each upload has a name of its own
+    Column("name", String, nullable=False, unique=True),
+    Column("created", Float, nullable=False),
+    # when it was last stored, asked for or let go of by a job
+    Column("used", Float, nullable=False),
+    Index("object_by_digest", "digest"),
+    Index("object_by_use", "used"),
+)
+
+#: Which objects a job needs or has made: they stay while it does.
+job_object = Table(
+    "job_object",
+    control,
+    Column("job", String, primary_key=True),
+    Column("organisation", String, primary_key=True),
+    Column("owner", String, primary_key=True),
+    Column("digest", String, primary_key=True),
+    Index("job_object_by_object", "organisation", "owner", "digest"),
+)
+
 #: One row per job: the end of its log and the fence. Whoever appends locks it.
 output_job = Table(
     "output_job",

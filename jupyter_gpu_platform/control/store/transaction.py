@@ -7,7 +7,19 @@ from typing import Any, TypeVar
 
 import msgspec
 from msgspec.structs import replace
-from sqlalchemy import Connection, RowMapping, Select, Table, delete, func, insert, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    RowMapping,
+    Select,
+    Table,
+    and_,
+    delete,
+    func,
+    insert,
+    select,
+    update,
+)
 
 from ... import errors
 from ...model.jobs import Attempt, AttemptState, Job, Phase
@@ -73,13 +85,14 @@ class Transaction:
         self._changed_job(job)
 
     def delete_job(self, job_id: str) -> bool:
-        """Remove a job, its events and its forgotten attempts; the others go when they are forgotten."""
+        """Remove a job, its events, its hold on objects, and its forgotten attempts; the others go when forgotten."""
         job = self.job(job_id)
         if job is None:
             return False
         self.connection.execute(delete(tables.job).where(tables.job.c.id == job_id))
         self.connection.execute(delete(tables.job_label).where(tables.job_label.c.job == job_id))
         self.connection.execute(delete(tables.event).where(tables.event.c.job == job_id))
+        self._let_go_of_objects(job_id)
         attempt = tables.attempt.c
         self.connection.execute(delete(tables.attempt).where(attempt.job == job_id, attempt.forgotten.is_(True)))
         self._change("job.deleted", job_id, {"id": job_id}, _scope(job), job.cluster or "")
@@ -134,6 +147,65 @@ class Transaction:
             }
             upsert(self.connection, tables.attempt, values | _stored(attempt))
         self._change("attempt", f"{attempt.job}/{attempt.number}", attempt, scope, attempt.cluster)
+
+    # --- objects -----------------------------------------------------------------------------------------------
+
+    def stored_object(self, organisation: str, owner: str, digest: str) -> rows.StoredObject | None:
+        row = tables.stored_object.c
+        mine = (row.organisation == organisation, row.owner == owner, row.digest == digest)
+        return self._stored_object(select(tables.stored_object).where(*mine))
+
+    def anyones_object(self, digest: str) -> rows.StoredObject | None:
+        row = tables.stored_object.c
+        return self._stored_object(select(tables.stored_object).where(row.digest == digest).limit(1))
+
+    def object_of_job(self, job_id: str, digest: str) -> rows.StoredObject | None:
+        """Return an object that a job needs or has made."""
+        held = tables.job_object.c
+        query = select(tables.stored_object).where(held.job == job_id, held.digest == digest, _same_object())
+        return self._stored_object(query)
+
+    def put_object(self, stored: rows.StoredObject) -> bool:
+        """Add an object; False where its owner has it already: then that one stays, and counts as used now."""
+        statement = tables.insert_missing(self.connection.dialect, tables.stored_object)
+        if self.connection.execute(statement, msgspec.structs.asdict(stored)).rowcount == 1:
+            return True
+        self.use_object(stored)
+        return False
+
+    def use_object(self, stored: rows.StoredObject) -> None:
+        """Keep an object for another while."""
+        row = tables.stored_object.c
+        mine = (row.organisation == stored.organisation, row.owner == stored.owner, row.digest == stored.digest)
+        self.connection.execute(update(tables.stored_object).where(*mine).values(used=self._clock()))
+
+    def hold_object(self, job_id: str, organisation: str, owner: str, digest: str) -> None:
+        """Keep an object for as long as a job is kept."""
+        values = {"job": job_id, "organisation": organisation, "owner": owner, "digest": digest}
+        self.connection.execute(tables.insert_missing(self.connection.dialect, tables.job_object), values)
+
+    def take_unheld_objects(self, before: float, limit: int) -> list[str]:
+        """Remove objects that no job holds and that were last used before this time; returns their files' names."""
+        row = tables.stored_object.c
+        held = select(tables.job_object.c.job).where(_same_object()).exists()
+        names = select(row.name).where(row.used < before, ~held).limit(limit)
+        found = list(self.connection.execute(names).scalars())
+        self.connection.execute(delete(tables.stored_object).where(row.name.in_(found)))
+        return found
+
+    def known_object_names(self, names: Sequence[str]) -> set[str]:
+        """Return which of these files belong to an object."""
+        row = tables.stored_object.c
+        return set(self.connection.execute(select(row.name).where(row.name.in_(names))).scalars())
+
+    def _stored_object(self, query: Select[Any]) -> rows.StoredObject | None:
+        found = self._first(query)
+        return rows.StoredObject(**found) if found else None
+
+    def _let_go_of_objects(self, job_id: str) -> None:
+        held = select(tables.job_object.c.job).where(tables.job_object.c.job == job_id, _same_object()).exists()
+        self.connection.execute(update(tables.stored_object).where(held).values(used=self._clock()))
+        self.connection.execute(delete(tables.job_object).where(tables.job_object.c.job == job_id))
 
     # --- idempotency -------------------------------------------------------------------------------------------
 
@@ -343,6 +415,12 @@ def _scope(job: Job) -> dict[str, str]:
 
 def _scope_of(table: Table) -> Select[Any]:
     return select(table.c.organisation, table.c.project, table.c.owner)
+
+
+def _same_object() -> ColumnElement[bool]:
+    """Join objects with the jobs' holds on them."""
+    row, held = tables.stored_object.c, tables.job_object.c
+    return and_(row.organisation == held.organisation, row.owner == held.owner, row.digest == held.digest)
 
 
 def _belonging(organisation: str) -> dict[str, str]:

@@ -115,6 +115,7 @@ def settings_at(directory: Path, **more: Any) -> Settings:
     more.setdefault("database_url", f"sqlite:///{directory / 'control.db'}")
     return Settings(
         segments_url=(directory / "segments").as_uri(),
+        objects_url=(directory / "objects").as_uri(),
         max_body_bytes=200_000,
         **more,
     )

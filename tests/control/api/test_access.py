@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 from typing import Any
 
@@ -22,6 +23,8 @@ BODIES: dict[str, Any] = {
 }
 #: what the path names belongs to role "user"
 OWNED = "{job}"
+#: the name of the object that has no bytes
+EMPTY = hashlib.sha256(b"").hexdigest()
 CALLERS = ("anonymous", "viewer", "user", "other", "admin", "agent")
 CASES = [
     pytest.param(route, operation, caller, id=f"{operation.name}-{caller}")
@@ -52,7 +55,7 @@ def expected(route: Route, operation: Operation, caller: str) -> set[int]:
 @pytest.mark.parametrize(("route", "operation", "caller"), CASES)
 def test_each_role_gets_what_the_table_says(service: Service, route: Route, operation: Operation, caller: str) -> None:
     job = service.job("user")
-    path = route.path.format(job=job, cluster=CLUSTER, agent="anobody", token="tnone", attempt="1")
+    path = route.path.format(job=job, cluster=CLUSTER, agent="anobody", token="tnone", attempt="1", digest=EMPTY)
     body = BODIES.get(operation.name)
     if operation.name == "create_cluster":
         body = {"name": f"cluster{next(names)}"}
@@ -63,7 +66,7 @@ def test_each_role_gets_what_the_table_says(service: Service, route: Route, oper
     right = expected(route, operation, caller)
     if right:
         assert answer.status_code in right, answer.text
-        assert answer.json()["status"] == answer.status_code
+        assert operation.method == "HEAD" or answer.json()["status"] == answer.status_code
     else:
         assert answer.status_code not in {401, 403}, answer.text
     assert answer.status_code in operation.statuses(route.path)

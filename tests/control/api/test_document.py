@@ -24,7 +24,7 @@ from jupyter_gpu_platform.control.api.routes import table
 from .conftest import Service
 
 DOCUMENT: dict[str, Any] = msgspec.json.decode(document(table()))
-METHODS = ("get", "post", "put", "patch", "delete")
+METHODS = ("get", "head", "post", "put", "patch", "delete")
 
 for _path in DOCUMENT["paths"].values():
     for _operation in _path.values():

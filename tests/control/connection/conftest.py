@@ -136,8 +136,8 @@ class Platform:
         self.agents: list[FakeAgent] = []
 
     async def add_replica(self) -> Server:
-        segments = (self.directory / "segments").as_uri()
-        server = await Server.open(Settings(database_url=self.url, segments_url=segments))
+        segments, objects = (self.directory / "segments").as_uri(), (self.directory / "objects").as_uri()
+        server = await Server.open(Settings(database_url=self.url, segments_url=segments, objects_url=objects))
         self.replicas.append(server)
         return server
 
