@@ -7,11 +7,11 @@ BIN := $(VENV)/bin
 #: the notebook that `make demo` runs
 NOTEBOOK ?= examples/quickstart.ipynb
 
-.PHONY: help demo lab test lint bench clean
+.PHONY: help demo lab test lint docs docs-outputs bench clean
 .DEFAULT_GOAL := help
 
 help: ## Show these verbs
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
 
 demo: $(VENV)/.examples ## Run a notebook with %%gpu_run on this machine and print its outputs
 	@echo "→ running $(NOTEBOOK) (the platform starts on demand and leaves by itself when idle)"
@@ -32,6 +32,13 @@ lint: $(VENV)/.test ## Check style, types, layers and sizes
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-cache
 	@git ls-files '*.py' | xargs wc -l | awk '$$2 != "total" && $$1 > 600 { print $$2 ": " $$1 " lines (at most 600)"; bad = 1 } END { exit bad }'
+
+docs: $(VENV)/.test ## Make the site in docs/_build; warnings are errors
+	@echo "→ docs/_build/index.html"
+	@$(BIN)/sphinx-build --fail-on-warning --keep-going --quiet docs docs/_build
+
+docs-outputs: $(VENV)/.test ## Run what the docs show and write its outputs into them
+	@$(BIN)/python docs/run.py --write $(PAGES)
 
 bench: $(VENV)/.test ## Take the figures in benchmarks/ (quick form)
 	@for program in benchmarks/bench_*.py; do echo "→ $$program"; $(BIN)/python $$program --quick || exit 1; done

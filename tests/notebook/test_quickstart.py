@@ -52,11 +52,6 @@ def text(cell: Any, name: str = "stdout") -> str:
     return "".join(output.text for output in cell.outputs if output.get("name") == name)
 
 
-def test_the_notebook_is_stored_without_outputs():
-    notebook = nbformat.read(QUICKSTART, as_version=4)
-    assert all(not cell.outputs and cell.execution_count is None for cell in notebook.cells if cell.cell_type == "code")
-
-
 def test_text_and_result(quickstart):
     cell = quickstart["text"]
     assert text(cell).startswith("hello from process ")

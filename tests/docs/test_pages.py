@@ -1,0 +1,202 @@
+"""The docs: what they show is what comes out, nothing of it is missing, and the site is made without a warning."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from jupyter_gpu_platform import errors
+from jupyter_gpu_platform.cli.main import COMMANDS
+
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
+
+
+def _program() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("docs_run", DOCS / "run.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+docs = _program()
+PAGES = {page.name: page for page in docs.pages()}
+
+
+@pytest.mark.parametrize("name", [name for name, page in PAGES.items() if page.runs])
+def test_what_a_page_shows_is_what_comes_out(name: str) -> None:
+    result = docs.run(PAGES[name])
+    assert not result.differences, "\n".join([*result.differences, "make docs-outputs writes what comes out"])
+
+
+def test_the_site_is_made_without_a_warning(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "sphinx", "--fail-on-warning", "--keep-going", "-q", str(DOCS), str(tmp_path)]
+    made = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert made.returncode == 0, made.stderr
+    assert (tmp_path / "index.html").exists()
+
+
+# --- nothing is missing ----------------------------------------------------------------------------------------
+
+
+def headings(page: str) -> set[str]:
+    return set(re.findall(r"^#+ `([^`]+)`", (DOCS / page).read_text(), re.MULTILINE))
+
+
+def sources() -> Iterator[ast.Module]:
+    for package in ("jupyter_gpu_platform", "cluster_agent"):
+        for path in (ROOT / package).rglob("*.py"):
+            yield ast.parse(path.read_text())
+
+
+def reason_codes() -> set[str]:
+    """Codes that jobs wait or end with, that gaps in output have, and that values fail with, found in the source."""
+    found: set[object] = set()
+    for node in (node for module in sources() for node in ast.walk(module)):
+        if isinstance(node, ast.Call):
+            name = getattr(node.func, "id", getattr(node.func, "attr", ""))
+            if name in ("Reason", "_reason", "reason", "gap", "CannotPack", "CannotLoad"):
+                found |= {word.value.value for word in node.keywords if _is_code(word)}
+            if name in ("_reason", "reason", "gap"):
+                found |= {word.value for word in node.args[:1] if isinstance(word, ast.Constant)}
+        elif isinstance(node, ast.Dict):
+            pairs = {key.value: value for key, value in zip(node.keys, node.values, strict=True) if _is_text(key)}
+            if "code" in pairs and "message" in pairs and isinstance(pairs["code"], ast.Constant):
+                found.add(pairs["code"].value)
+    return {code for code in found if isinstance(code, str)}
+
+
+def _is_code(word: ast.keyword) -> bool:
+    return word.arg == "code" and isinstance(word.value, ast.Constant)
+
+
+def _is_text(node: ast.expr | None) -> bool:
+    return isinstance(node, ast.Constant) and isinstance(node.value, str)
+
+
+def error_codes(root: type[errors.GpuPlatformError] = errors.GpuPlatformError) -> set[str]:
+    return {root.code}.union(*(error_codes(child) for child in root.__subclasses__()))
+
+
+def test_the_source_is_read_right() -> None:
+    assert {"gpus_busy", "max_run_time", "supervisor_killed", "output_limit", "queue_time"} <= reason_codes()
+
+
+def test_every_code_is_explained() -> None:
+    assert headings("troubleshooting.md") == error_codes() | reason_codes()
+
+
+def test_every_command_is_shown() -> None:
+    assert {f"jupyter gpu {name}" for name in COMMANDS} <= headings("command-line.md")
+
+
+# --- the rules of the comparison -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("shown", "put_out"),
+    [
+        ("ended after 3 s", "ended after 41 s"),
+        ("http://127.0.0.1:8000", "http://127.0.0.1:43121"),
+        ("ID   NAME\nab   x", "ID  NAME\nab  x"),
+        ("first\n…\nlast", "first\n1\n2\nlast"),
+        ("first\n…\nlast", "first\nlast"),
+    ],
+)
+def test_what_may_differ_does_not_count(shown: str, put_out: str) -> None:
+    assert docs.same(shown, put_out)
+
+
+@pytest.mark.parametrize(
+    ("shown", "put_out"),
+    [
+        ("one\ntwo", "one"),
+        ("one", "one\ntwo"),
+        ("one", "One"),
+        ("a b", "a  b"),
+        ("exit code 3", "exit code 4"),
+        ("first\n…\nlast", "first\nlast\nmore"),
+        ("", "something"),
+        ("something", ""),
+    ],
+)
+def test_everything_else_counts(shown: str, put_out: str) -> None:
+    assert not docs.same(shown, put_out)
+
+
+def test_a_job_is_the_same_one_throughout_a_page() -> None:
+    names = docs.Names()
+    names.learn("job j0aaaaaaaaaaaaaaaaa", "job j0bbbbbbbbbbbbbbbbb")
+    assert names.for_run("%gpu attach j0aaaaaaaaaaaaaaaaa") == "%gpu attach j0bbbbbbbbbbbbbbbbb"
+    assert names.for_page("j0bbbbbbbbbbbbbbbbb ended") == "j0aaaaaaaaaaaaaaaaa ended"
+    assert names.for_page("j0ccccccccccccccccc ended") == "j0ccccccccccccccccc ended"
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["```python\n1\n```", "```bash\nls\n```", "```console not-run:\n$ ls\n```", "```output\n1\n```"],
+    ids=["python", "bash", "no reason", "output alone"],
+)
+def test_a_page_holds_nothing_that_is_not_run(tmp_path: Path, text: str) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(text)
+    with pytest.raises(docs.Wrong):
+        docs.read(page)
+
+
+def a_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> Path:
+    monkeypatch.setattr(docs, "ROOT", tmp_path)
+    path = tmp_path / "page.md"
+    path.write_text(text)
+    return path
+
+
+def test_outputs_are_found_wrong_and_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = "```ipython\nprint(1)\n1 + 1\n```\n```output\n1\n3\n```\n\n```ipython\n'new'\n```\n\n"
+    text += "```console\n$ echo hi\nho\n```\n"
+    path = a_page(tmp_path, monkeypatch, text)
+    first = docs.run(docs.read(path))
+    assert len(first.differences) == 3
+    first.write()
+    right = "```output\n1\n2\n```\n\n```ipython\n'new'\n```\n```output\n'new'\n```\n\n```console\n$ echo hi\nhi\n```\n"
+    assert path.read_text() == "```ipython\nprint(1)\n1 + 1\n```\n" + right
+    assert docs.run(docs.read(path)).differences == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "```ipython\n1 / 0\n```",
+        "```ipython raises\n1 / 1\n```",
+        "```console\n$ false\n```",
+        "```console exit=3\n$ true\n```",
+        "```console\n$ false\n$ true\n```",
+    ],
+)
+def test_a_page_whose_block_fails_otherwise_than_it_says_is_wrong(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    with pytest.raises(docs.Wrong):
+        docs.run(docs.read(a_page(tmp_path, monkeypatch, text)))
+
+
+def test_cells_are_answered_and_interrupted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = (
+        "```ipython answer=Ada\ninput('name: ')\n```\n\n"
+        "```ipython raises interrupt-after=begun\nimport time\nprint('begun')\ntime.sleep(60)\n```\n"
+    )
+    result = docs.run(docs.read(a_page(tmp_path, monkeypatch, text)))
+    put_out = "\n".join(result.lines)
+    assert "name: Ada\n'Ada'" in put_out
+    assert "KeyboardInterrupt" in put_out
