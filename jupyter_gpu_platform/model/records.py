@@ -11,6 +11,8 @@ clear           ``wait`` (bool)
 result          ``data``, ``metadata``, ``execution_count``
 error           ``ename``, ``evalue``, ``traceback`` (list of lines)
 comm            ``msg_type`` ("comm_open" | "comm_msg" | "comm_close"), ``content``, ``metadata``, ``buffers`` (base64)
+payload         ``payload``: what goes with the cell's reply, for its front end: a page of help (``source`` "page"), the
+                next cell's text ("set_next_input")
 input           ``request`` (from 1, per attempt), ``prompt``, ``password`` (bool): the code waits for an answer
 input_reply     ``request``: it was answered; the answer itself is in no log
 values          what was kept of the job's values: ``object`` ({digest, size} or null), ``encoding`` ("pickle" |

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import argparse
 import difflib
-import json
 import os
 import re
 import shlex
 import sys
 import threading
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from .. import errors
-from ..model.jobs import Cell, Environment, Job, JobSpec, Limits, Target
+from ..model.jobs import Cell, Environment, Frontend, Job, JobSpec, Limits, Target
 from ..model.resources import Resources
 from . import failures
 from .following import Feed, submitted, watch
@@ -128,34 +126,29 @@ def _unknown(word: str, known: list[str]) -> errors.InvalidRequest:
     return errors.InvalidRequest(f"%%gpu_run has no option {word}", hint=hint)
 
 
-def _about_this_kernel(shell: Any) -> dict[str, str]:
-    """What the far shell needs to stand in for this kernel, as environment variables that it reads.
-
-    By the process id it names cells in warnings and tracebacks as this kernel does; `ipywidgets.Output` captures by
-    the id of the request that the front end knows.
-    """
+def _about_this_kernel(shell: Any) -> Frontend:
+    """Say what the far shell needs to stand in for this kernel."""
     if getattr(shell, "kernel", None) is None:
-        return {}
+        return Frontend()
     header = (shell.get_parent() or {}).get("header") or {}
     known = {name: header[name] for name in ("msg_id", "session", "username") if name in header}
-    return {"JGP_KERNEL_PID": str(os.getpid())} | ({"JGP_PARENT_HEADER": json.dumps(known)} if known else {})
+    return Frontend(parent_header=known, kernel_pid=os.getpid())
 
 
 def specify(
-    options: argparse.Namespace, code: str, *, execution_count: int, local: bool, about: Mapping[str, str]
+    options: argparse.Namespace, code: str, *, execution_count: int, local: bool, frontend: Frontend
 ) -> JobSpec:
     """Make the job's spec of the options and the cell's code.
 
-    :param about: variables that the far shell reads; those of the options go before them.
     :param local: the job runs on this machine: with this interpreter, in this directory.
     """
     environment = Environment(python=sys.executable, workdir=str(Path.cwd())) if local else Environment()
     return JobSpec(
-        source=Cell(code=code, execution_count=execution_count),
+        source=Cell(code=code, execution_count=execution_count, frontend=frontend),
         name=options.name,
         resources=Resources(gpus=options.gpus, gpu_model=options.gpu_model),
         environment=environment,
-        env={**about, **dict(options.env)},
+        env=dict(options.env),
         target=Target(cluster=options.cluster),
         limits=Limits(max_run_seconds=options.max_run_time),
     )
@@ -196,11 +189,11 @@ class Magic:
         # The number of this cell: the shell's own counter may be at the next one already (IPython 9.18).
         count = self._shell.displayhook.prompt_count
 
-        about = _about_this_kernel(self._shell)
+        frontend = _about_this_kernel(self._shell)
 
         def submit(client: Client) -> Job:
             local = client.status().local
-            return client.submit(specify(options, code, execution_count=count, local=local, about=about))
+            return client.submit(specify(options, code, execution_count=count, local=local, frontend=frontend))
 
         if options.detach:
             return JobHandle(self._connect, submitted(Feed(self._connect, submit, output=False)))

@@ -7,15 +7,20 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import inspect
 import json
 import logging
 import os
 import signal
 import sys
+import tempfile
 import threading
 from typing import Any, Callable
 
 from . import framing
+from .asking import Asking
+from .exchange import NOTHING
+from .shell import without_our_frames
 
 # debugpy's import writes a warning to fd 2, and nobody debugs here; so it is made unfindable meanwhile.
 _debugpy = sys.modules.get("debugpy")
@@ -35,6 +40,9 @@ finally:
     else:
         sys.modules["debugpy"] = _debugpy
 
+#: What a front end can do for a job's cell; `exit` ends the job, not the notebook's kernel, and `%edit` names a file
+#: here.
+_PAYLOADS = ("page", "set_next_input")
 _DISPLAYS = {"display_data": False, "update_display_data": True}
 
 
@@ -116,12 +124,21 @@ class _ShellThread:
     parent_thread = threading.main_thread()
 
 
+class FarKernel(ipykernel.ipkernel.IPythonKernel):
+    """A kernel whose questions go to whoever watches the job."""
+
+    asking: Asking
+
+    def _input_request(self, prompt: Any, ident: Any, parent: Any, password: bool = False) -> str:
+        try:
+            return self.asking.ask(prompt, password)
+        except KeyboardInterrupt:  # as ipykernel does, so that the traceback ends here
+            raise KeyboardInterrupt("Interrupted by user") from None
+
+
 class KernelShell:
-    def __init__(self, writer: framing.Writer) -> None:
+    def __init__(self, writer: framing.Writer, asking: Asking) -> None:
         os.environ.setdefault("MPLBACKEND", "module://matplotlib_inline.backend_inline")
-        pid = os.environ.get("JGP_KERNEL_PID")
-        if pid:  # cells are named after the kernel's process in warnings and tracebacks
-            ipykernel.compiler.get_tmp_directory = lambda: os.path.join("/tmp", "ipykernel_" + pid)
         self._loop = asyncio.new_event_loop()
         asyncio.set_event_loop(self._loop)
         # Libraries ask whether 'IPKernelApp' is in the configuration. A job's cells have no place in anybody's history.
@@ -133,42 +150,98 @@ class KernelShell:
         self._session.writer = writer
         self._writer = writer
         app = ipykernel.kernelapp.IPKernelApp.instance()
-        self._kernel: Any = ipykernel.ipkernel.IPythonKernel.instance(
-            parent=None, config=config, session=self._session, log=log, shell_channel_thread=_ShellThread()
+        shell_thread = _ShellThread()
+        make: Any = FarKernel.instance
+        self._kernel = make(
+            parent=None, config=config, session=self._session, log=log, shell_channel_thread=shell_thread
         )
-        self._kernel.io_loop = _Loop(self._loop)  # type: ignore[assignment]
+        self._kernel.asking = asking
+        self._kernel.io_loop = _Loop(self._loop)
         app.kernel = self._kernel  # `%matplotlib inline` asks for it
+        self._shell = self._kernel.shell
+        self._shell.events.register("post_run_cell", self._note_result)
+        self.namespace: dict[str, Any] = self._shell.user_ns
+        self.result = NOTHING
+        self.error: BaseException | None = None
 
-    def run(self, code: str, execution_count: int, started: Callable[[], None]) -> dict[str, Any]:
-        shell = self._kernel.shell
-        shell.execution_count = execution_count
+    def _note_result(self, result: Any) -> None:
+        # None in what another hook runs, and no value where a cell shows nothing.
+        self.result = NOTHING if result is None or not result.success else result.result
+
+    def transformed(self, code: str) -> str:
         try:
-            reply = self._loop.run_until_complete(self._execute(code, started))
+            return str(self._shell.transform_cell(code))
+        except SyntaxError:
+            return code
+
+    def name_cells(self, numbers: dict[str, int]) -> None:
+        """Let tracebacks call these files by their cells, as the notebook does."""
+        self._shell.compile._filename_map.update(numbers)
+
+    def run(
+        self, code: str, execution_count: int, frontend: dict[str, Any], started: Callable[[], None]
+    ) -> dict[str, Any]:
+        self._shell.execution_count = execution_count
+        pid = frontend.get("kernel_pid")
+        if pid:  # cells are named after the kernel's process in warnings and tracebacks
+            ipykernel.compiler.get_tmp_directory = lambda: os.path.join(tempfile.gettempdir(), "ipykernel_%d" % pid)
+        try:
+            reply = self._loop.run_until_complete(self._execute(code, frontend, started))
         except KeyboardInterrupt:  # between the cell's last line and the end of its bookkeeping
             return {"status": "error", "ename": "KeyboardInterrupt", "evalue": ""}
         finally:
             signal.signal(signal.SIGINT, signal.SIG_IGN)
         for payload in reply.get("payload") or ():
-            if payload.get("source") == "page":  # `print?`: there is no pager here
-                self._show(payload["data"])
+            if payload.get("source") in _PAYLOADS:
+                self._writer.message(_encode({"type": "payload", "payload": payload}))
         self._session.over = True
         outcome = {"status": "ok" if reply["status"] == "ok" else "error"}
         if outcome["status"] == "error":
             outcome.update(ename=str(reply.get("ename")), evalue=str(reply.get("evalue")))
         return outcome
 
-    async def _execute(self, code: str, started: Callable[[], None]) -> Any:
-        content = {"code": code, "silent": False, "store_history": True, "allow_stdin": False}
+    def _begin(self, code: str, header: dict[str, Any], stdin: bool, started: Callable[[], None]) -> None:
+        content = {"code": code, "silent": False, "store_history": True, "allow_stdin": stdin}
         parent = self._session.msg("execute_request", content=content)
-        header = os.environ.get("JGP_PARENT_HEADER")
-        if header:  # ipywidgets.Output captures by the msg_id that its front end knows
-            parent["header"].update(json.loads(header))
-            parent["msg_id"] = parent["header"]["msg_id"]
+        parent["header"].update(header)  # ipywidgets.Output captures by the msg_id that its front end knows
+        parent["msg_id"] = parent["header"]["msg_id"]
         self._kernel.set_parent([], parent)
         signal.signal(signal.SIGINT, signal.default_int_handler)
         started()
-        return await self._kernel.do_execute(code, silent=False, store_history=True, allow_stdin=False)
 
-    def _show(self, data: bytes) -> None:
-        fields = {"type": "display", "data": data, "metadata": {}, "transient": {}, "update": False}
-        self._writer.message(_encode(fields))
+    async def _execute(self, code: str, frontend: dict[str, Any], started: Callable[[], None]) -> Any:
+        stdin = bool(frontend.get("stdin"))
+        self._begin(code, frontend.get("parent_header") or {}, stdin, started)
+        return await self._kernel.do_execute(code, silent=False, store_history=True, allow_stdin=stdin)
+
+    def call(self, function: Any, args: Any, kwargs: Any, started: Callable[[], None]) -> dict[str, Any]:
+        """Call a function where a cell would run.
+
+        Outside of the running loop, other than a cell's code: functions may use `asyncio.run`, as in a program.
+        """
+        events = self._shell.events
+        self._kernel._forward_input(allow_stdin=False)
+        try:
+            self._begin("", {}, False, started)
+            events.trigger("pre_execute")
+            value = function(*args, **kwargs)
+            if inspect.isawaitable(value):
+                value = self._loop.run_until_complete(self._await(value))
+            self.result = value
+        except BaseException as error:  # noqa: BLE001 - whatever the user's code raises is what came of it
+            self.error = error
+            frames = without_our_frames(error.__traceback__)
+            self._shell.showtraceback((type(error), error.with_traceback(frames), frames), tb_offset=0)
+        finally:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+            self._kernel._restore_input()
+        events.trigger("post_execute")  # shows the figures that are open
+        self._session.over = True
+        if self.error is None:
+            return {"status": "ok"}
+        return {"status": "error", "ename": type(self.error).__name__, "evalue": str(self.error)}
+
+    async def _await(self, value: Any) -> Any:
+        future = asyncio.ensure_future(value)
+        with self._kernel._cancel_on_sigint(future):
+            return await future

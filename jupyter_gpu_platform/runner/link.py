@@ -87,7 +87,7 @@ class Link:
     """All that is said between one supervisor and its agent.
 
     What comes in is put into `events` as (kind, data), and *wake()* is called: ``claimed``, ``refused``, ``wanted``,
-    ``durable``, ``fenced``, ``reported``.
+    ``inputs``, ``durable``, ``fenced``, ``reported``, ``away`` (nobody answers).
 
     :param address: the Unix socket's path.
     :param path: ``/v1/attempts/JOB/ATTEMPT/REPLICA``.
@@ -98,58 +98,61 @@ class Link:
     ) -> None:
         self.events: collections.deque[tuple[str, Any]] = collections.deque()
         self.durable = 1
-        self._address = address
-        self._headers = {"Authorization": "Bearer " + token, "Content-Type": "application/json"}
-        self._path = path
-        self._incarnation = incarnation
+        self.address = address
+        self.headers = {"Authorization": "Bearer " + token, "Content-Type": "application/json"}
+        self.path = path
+        self.incarnation = incarnation
         self._spool = spool
         self._wake = wake
-        self._closed = threading.Event()
+        self.closed = threading.Event()
         self._stale = False
         self._resume = 1
 
     def start(self, version: str) -> None:
-        body = {"protocol": 1, "version": version, "capabilities": [], "incarnation": self._incarnation}
-        self._thread(self._claim, body)
-        self._thread(self._poll)
+        body = {"protocol": 1, "version": version, "capabilities": [], "incarnation": self.incarnation}
+        self.thread(self._claim, body)
+        self.thread(self._poll)
 
     def send_records(self) -> None:
         """Begin to send what the spool has: allowed once the claim is granted."""
-        self._thread(self._post)
+        self.thread(self._post)
 
     def report(self, exit_code: int | None, reason: dict[str, Any] | None, last_seq: int) -> None:
         """Report the end; ``reported`` comes once the service has committed it."""
-        body = {"incarnation": self._incarnation, "exit_code": exit_code, "reason": reason, "last_seq": last_seq}
-        self._thread(self._report, body)
+        body = {"incarnation": self.incarnation, "exit_code": exit_code, "reason": reason, "last_seq": last_seq}
+        self.thread(self._report, body)
 
     def close(self) -> None:
-        self._closed.set()
+        self.closed.set()
         self._spool.close()
 
-    def _thread(self, target: Callable[..., None], *args: Any) -> None:
+    def connection(self) -> Connection:
+        return Connection(self.address)
+
+    def thread(self, target: Callable[..., None], *args: Any) -> None:
         threading.Thread(target=target, args=args, name=target.__name__.strip("_"), daemon=True).start()
 
-    def _tell(self, kind: str, data: Any = None) -> None:
+    def tell(self, kind: str, data: Any = None) -> None:
         self.events.append((kind, data))
         self._wake()
 
     def _ask(self, connection: Connection, method: str, tail: str, body: Any = None) -> tuple[int, Any]:
         data = None if body is None else json.dumps(body).encode()
-        connection.request(method, self._path + tail, body=data, headers=self._headers)
+        connection.request(method, self.path + tail, body=data, headers=self.headers)
         response = connection.getresponse()
         return response.status, json.loads(response.read().decode() or "{}")
 
     def _insist(self, tail: str, body: Any) -> tuple[int, Any]:
         """Post until the answer is a final one."""
-        backoff = Backoff(self._closed)
-        while not self._closed.is_set():
-            connection = Connection(self._address)
+        backoff = Backoff(self.closed)
+        while not self.closed.is_set():
+            connection = self.connection()
             try:
                 status, answer = self._ask(connection, "POST", tail, body)
                 if status in (200, 409, 410):
                     return status, answer
             except FAILURES:
-                pass
+                self.tell("away")
             finally:
                 connection.close()
             backoff.pause()
@@ -158,35 +161,41 @@ class Link:
     def _claim(self, body: Any) -> None:
         status, answer = self._insist("/claim", body)
         if status == 200 and answer.get("granted"):
-            self._tell("claimed", answer)
+            self.tell("claimed", answer)
         elif status:
-            self._tell("refused", answer)
+            self.tell("refused", answer)
 
     def _report(self, body: Any) -> None:
         if self._insist("/ended", body)[0]:
-            self._tell("reported")
+            self.tell("reported")
 
     # --- what is wanted
 
     def _poll(self) -> None:
-        backoff = Backoff(self._closed)
-        connection = Connection(self._address)
-        generation = 0
-        while not self._closed.is_set():
-            tail = "/wanted?incarnation=%s&generation=%d&durable=%d" % (self._incarnation, generation, self.durable)
+        backoff = Backoff(self.closed)
+        connection = self.connection()
+        generation = inputs = 0
+        while not self.closed.is_set():
+            known = (self.incarnation, generation, self.durable, inputs)
+            tail = "/wanted?incarnation=%s&generation=%d&durable=%d&inputs=%d" % known
             try:
                 status, answer = self._ask(connection, "GET", tail)
                 if status == 410:
-                    self._tell("fenced")
+                    self.tell("fenced")
                     return
                 if status != 200:
                     raise Again
                 backoff.reset()
                 self._advance(int(answer["durable"]))
+                answers = answer.get("inputs")
+                if answers:
+                    inputs = max(inputs, *(int(given["request"]) for given in answers))
+                    self.tell("inputs", answers)
                 if answer["generation"] > generation:
                     generation = answer["generation"]
-                    self._tell("wanted", answer)
+                    self.tell("wanted", answer)
             except (Again, KeyError, *FAILURES):
+                self.tell("away")
                 connection.close()
                 self._restart()
                 backoff.pause()
@@ -196,7 +205,7 @@ class Link:
             with self._spool.changed:
                 self.durable = durable
             self._spool.trim(durable)
-            self._tell("durable")
+            self.tell("durable")
 
     def _restart(self) -> None:
         """The agent may be a new one that has lost what was in flight."""
@@ -207,23 +216,23 @@ class Link:
     # --- records
 
     def _post(self) -> None:
-        backoff = Backoff(self._closed)
-        while not self._closed.is_set():
+        backoff = Backoff(self.closed)
+        while not self.closed.is_set():
             posts = _Posts(self._spool)
-            connection = Connection(self._address)
+            connection = self.connection()
             self._stale = False
             begun = self.durable
             try:
                 connection.connect()
-                self._thread(self._read_answers, posts, _Answers(connection.sock))
+                self.thread(self._read_answers, posts, _Answers(connection.sock))
                 self._send(posts, connection.sock)
             except (Again, *FAILURES):
-                pass
+                self.tell("away")
             finally:
                 posts.end()
                 connection.close()
             if posts.fenced:
-                self._tell("fenced")
+                self.tell("fenced")
                 return
             if self.durable > begun or posts.answered:
                 backoff.reset()
@@ -237,12 +246,12 @@ class Link:
             if not count:
                 raise Again
             head = "POST %s/records?incarnation=%s&first=%d&count=%d HTTP/1.1\r\nHost: agent\r\n" % (
-                self._path,
-                self._incarnation,
+                self.path,
+                self.incarnation,
                 sent,
                 count,
             )
-            for name, value in self._headers.items():
+            for name, value in self.headers.items():
                 head += "%s: %s\r\n" % (name, value)
             posts.add()
             sock.sendall((head + "Content-Length: %d\r\n\r\n" % len(data)).encode() + data)

@@ -6,6 +6,7 @@ import ast
 import asyncio
 import base64
 import builtins
+import getpass
 import inspect
 import json
 import linecache
@@ -16,6 +17,9 @@ import types
 from typing import Any, Callable
 
 from . import framing
+from .asking import Asking
+from .exchange import NOTHING
+from .shell import without_our_frames
 
 #: object methods that give one MIME type each
 _METHODS = {
@@ -50,13 +54,35 @@ def bundle(value: Any) -> dict[str, Any]:
     return data
 
 
+class StdinNotImplementedError(NotImplementedError):
+    """Named as a kernel's."""
+
+
 class PlainShell:
-    def __init__(self, writer: framing.Writer) -> None:
+    def __init__(self, writer: framing.Writer, asking: Asking) -> None:
         self._writer = writer
+        self._asking = asking
+        self._stdin = False
         self._main = types.ModuleType("__main__")
         sys.modules["__main__"] = self._main
-        self._main.__dict__["__builtins__"] = builtins
+        self.namespace: dict[str, Any] = self._main.__dict__
+        self.namespace["__builtins__"] = builtins
+        self.result = NOTHING
+        self.error: BaseException | None = None
         vars(builtins)["display"] = self._display
+        vars(builtins)["input"] = lambda prompt="": self._ask("input", prompt, False)
+        vars(getpass)["getpass"] = lambda prompt="Password: ", *_: self._ask("getpass", prompt, True)
+
+    def _ask(self, name: str, prompt: Any, password: bool) -> str:
+        if not self._stdin:
+            raise StdinNotImplementedError("%s was called, but nobody can answer here" % name)
+        return self._asking.ask(prompt, password)
+
+    def transformed(self, code: str) -> str:
+        return code
+
+    def name_cells(self, numbers: dict[str, int]) -> None:
+        """Nothing: plain tracebacks name files."""
 
     def _send(self, **fields: Any) -> None:
         if self._writer.is_ours():
@@ -66,29 +92,49 @@ class PlainShell:
         for value in values:
             self._send(type="display", data=bundle(value), metadata={}, transient={}, update=False)
 
-    def run(self, code: str, execution_count: int, started: Callable[[], None]) -> dict[str, Any]:
+    def run(
+        self, code: str, execution_count: int, frontend: dict[str, Any], started: Callable[[], None]
+    ) -> dict[str, Any]:
+        self._stdin = bool(frontend.get("stdin"))
         name = "<cell %d>" % execution_count
-        lines = code.splitlines(True)
-        linecache.cache[name] = (len(code), None, lines, name)
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        started()
-        try:
+        linecache.cache[name] = (len(code), None, code.splitlines(True), name)
+
+        def work() -> Any:
             value = self._execute(code, name)
             if value is not None:
                 vars(builtins)["_"] = value
                 self._send(type="result", data=bundle(value), metadata={}, execution_count=execution_count)
+            return value
+
+        return self._work(work, started)
+
+    def call(self, function: Any, args: Any, kwargs: Any, started: Callable[[], None]) -> dict[str, Any]:
+        """Call a function where a cell would run; what it returns is awaited where it can be."""
+
+        async def wait(value: Any) -> Any:
+            return await value
+
+        def work() -> Any:
+            value = function(*args, **kwargs)
+            return asyncio.run(wait(value)) if inspect.isawaitable(value) else value
+
+        return self._work(work, started)
+
+    def _work(self, work: Callable[[], Any], started: Callable[[], None]) -> dict[str, Any]:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        started()
+        try:
+            self.result = work()
             return {"status": "ok"}
         except BaseException as error:  # noqa: BLE001 - SystemExit and KeyboardInterrupt end a cell like any other
+            self.error = error
             return self._failed(error)
         finally:
             signal.signal(signal.SIGINT, signal.SIG_IGN)
 
-    def _failed(self, error: Any) -> dict[str, Any]:
-        kind = type(error)
-        frames = error.__traceback__
-        while frames is not None and frames.tb_frame.f_code.co_filename == __file__:
-            frames = frames.tb_next  # our own frames are no part of the user's story
-        shown = "".join(traceback.format_exception(kind, error, frames)).splitlines()
+    def _failed(self, error: BaseException) -> dict[str, Any]:
+        kind, frames = type(error), without_our_frames(error.__traceback__)
+        shown = "".join(traceback.format_exception(kind, error.with_traceback(frames), frames)).splitlines()
         outcome = {"ename": kind.__name__, "evalue": str(error)}
         self._send(type="error", traceback=shown, **outcome)
         return dict(outcome, status="error")
@@ -106,7 +152,7 @@ class PlainShell:
 
     def _evaluate(self, tree: Any, name: str, mode: str) -> Any:
         compiled = compile(tree, name, mode, flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
-        value = eval(compiled, self._main.__dict__)
+        value = eval(compiled, self.namespace)
         if compiled.co_flags & inspect.CO_COROUTINE:
             return asyncio.run(value)
         return value

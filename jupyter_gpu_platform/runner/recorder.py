@@ -25,7 +25,9 @@ ERROR_TEXT = 2**20
 #: kept free of output below the limit, so that the notice, an error and the exit record always fit (bytes)
 TAIL = 64 * 2**10
 
-TYPES = frozenset(["display", "clear", "result", "error", "comm"])
+TYPES = frozenset(["display", "clear", "result", "error", "comm", "payload", "input", "input_reply", "values"])
+#: What output over the limit doesn't cut: few, and readers wait for them.
+UNCUT = frozenset(["error", "input", "input_reply", "values"])
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -158,7 +160,7 @@ class Recorder:
         self._store()
 
     def _add(self, fields: dict[str, Any]) -> None:
-        if self._cut and fields["type"] != "error":
+        if self._cut and fields["type"] not in UNCUT:
             return
         line = self._encode(fields)
         if len(line) > LARGEST:
@@ -171,7 +173,7 @@ class Recorder:
                 self._limit
             )
             self._line({"type": "gap", "code": "output_limit", "message": said})
-            if fields["type"] != "error":
+            if fields["type"] not in UNCUT:
                 return
             line = self._encode(fields)
         self._take(line)

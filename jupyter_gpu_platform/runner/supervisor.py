@@ -1,8 +1,9 @@
 """The process that outlives the user's code: it starts it, records what it shows, stops it, and reports its end.
 
-One life: lock the attempt's directory → start the worker while the claim is asked for → release the user's code once
-the claim is granted → record until the worker has ended → kill what is left of its tree → write the exit record →
-send everything until it is durable → report the end → exit.
+One life: lock the attempt's directory → start the worker while the claim is asked for and values are fetched →
+release the user's code once the claim is granted and they are there → record until the worker has ended → kill what
+is left of its tree → upload the values that it kept → write the exit record → send everything until it is durable →
+report the end → exit.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import fcntl
 import json
 import os
 import select
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,9 +22,12 @@ import time
 from typing import Any, Callable
 
 from . import framing, processes
+from .asking import Control
+from .ending import end_reason, reason
 from .link import Link
 from .recorder import Recorder
 from .spool import Spool
+from .transfers import Transfers
 
 VERSION = "1"
 #: read from a pipe at once, and the size that pipes are made (bytes)
@@ -32,6 +37,10 @@ _F_SETPIPE_SZ = 1031
 FULL_PAUSE = 0.5
 #: of what a worker that can't start says, this much goes into the reason (bytes)
 LAST_WORDS = 2000
+#: seconds between tries to write to a worker that doesn't read
+DOWN_PAUSE = 0.05
+#: kinds of jobs that run in a shell of ours, not as a program
+IN_SHELL = ("cell", "function")
 
 
 def write_json(path: str, value: Any) -> None:
@@ -43,36 +52,20 @@ def write_json(path: str, value: Any) -> None:
     os.replace(temporary, path)
 
 
-def reason(code: str, message: Any, **details: Any) -> dict[str, Any]:
-    return {"code": code, "message": message, "details": details}
+def large_pipe() -> tuple[int, int]:
+    """Make a pipe that holds as much as this user may have."""
+    read, write = os.pipe()
+    for size in (PIPE, PIPE // 4):
+        try:
+            fcntl.fcntl(write, _F_SETPIPE_SZ, size)
+            break
+        except OSError:
+            continue
+    return read, write
 
 
-def signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return "unknown"
-
-
-def end_reason(status: int, raised: tuple[str, str] | None) -> tuple[int, int | None, dict[str, Any] | None]:
-    """Say how a process ended: (exit code, signal, reason).
-
-    :param status: as waitpid gave it.
-    :param raised: (ename, evalue) where a cell's code raised.
-    """
-    if os.WIFSIGNALED(status):
-        number = os.WTERMSIG(status)
-        said = "killed by signal %d (%s)" % (number, signal_name(number))
-        if number == signal.SIGKILL:
-            said += ", as happens when memory runs out"
-        return 128 + number, number, reason("signal", said, signal=number)
-    code = os.WEXITSTATUS(status)
-    if raised is not None:
-        said = ("%s: %s" % raised)[:500]
-        return 1, None, reason("error", said, ename=raised[0][:200], evalue=raised[1][:500])
-    if code == 0:
-        return 0, None, None
-    return code, None, reason("exit_code", "ended with exit code %d" % code, exit_code=code)
+class DirectoryGone(Exception):
+    """Somebody deleted the attempt's directory: nothing can be kept, sent or reported any more."""
 
 
 class Supervisor:
@@ -100,22 +93,32 @@ class Supervisor:
         given = self.given
         path = "/v1/attempts/%s/%d/%d" % (given["job"], given["attempt"], given.get("replica", 0))
         self.link = Link(given["socket"], given["token"], path, self.incarnation, self.spool, self.wake)
+        self.transfers = Transfers(self.link, os.path.join(folder, "objects"))
+        #: objects that the user's code needs and that are not here yet
+        self.missing = {ref["digest"]: ref["size"] for ref in self._objects()}
+        self.results = os.path.join(folder, "results")
+        #: what the worker said of the values that it packed
+        self.kept: dict[str, Any] | None = None
+        #: what became of their upload: (object, why not)
+        self.uploaded: tuple[Any, Any] | None = None
         self.frames = framing.Reader()
         #: the worker's pipes that are still open: fd → what is done with its bytes
         self.sources: dict[int, Callable[[bytes], None]] = {}
         self.popen: subprocess.Popen[bytes] | None = None
         self.worker = 0
         self.status: int | None = None
-        self.control = -1
+        self.control = Control(os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC))
         self.ready = False
         self.started = False
         self.claimed = False
         self.released = False
-        self.failure: str | None = None
+        #: why the user's code could not begin: (code, message)
+        self.failure: tuple[str, str] | None = None
         self.raised: tuple[str, str] | None = None
         #: why the user's code is being ended by us
         self.stopping: dict[str, Any] | None = None
         self.kill_at: float | None = None
+        self.killing = False
         self.max_run_at: float | None = None
         self.interrupts = 0
         self.interrupts_sent = 0
@@ -132,6 +135,11 @@ class Supervisor:
         except BlockingIOError:
             pass  # it is awake already
 
+    def _objects(self) -> list[dict[str, Any]]:
+        source = self.spec["source"]
+        wanted = {"cell": ("values",), "function": ("function", "arguments")}.get(self.kind, ())
+        return [source[field] for field in wanted if source.get(field)]
+
     # --- starting
 
     def run(self) -> None:
@@ -139,6 +147,8 @@ class Supervisor:
         self._handle_signals()
         self._start_worker()
         self.link.start(VERSION)
+        for digest, size in self.missing.items():
+            self.transfers.fetch(digest, size)
         try:
             self.spool.reserve()
         except OSError:
@@ -160,13 +170,7 @@ class Supervisor:
         self.terminated = True
 
     def _pipe(self, consume: Callable[[bytes], None]) -> int:
-        read, write = os.pipe()
-        for size in (PIPE, PIPE // 4):
-            try:
-                fcntl.fcntl(write, _F_SETPIPE_SZ, size)
-                break
-            except OSError:
-                continue  # more than this user may have
+        read, write = large_pipe()
         os.set_blocking(read, False)
         self.sources[read] = consume
         self.selector.register(read, select.POLLIN)
@@ -176,9 +180,11 @@ class Supervisor:
         frames = self._pipe(self._take_frames)
         out = self._pipe(lambda data: self._take_text("stdout", data))
         err = self._pipe(lambda data: self._take_text("stderr", data))
-        control, self.control = os.pipe()
+        control, down = large_pipe()
+        self.control.close()
+        self.control = Control(down)
         # A script's own interpreter replaces the worker, which may therefore be ours, without its site packages.
-        head = [self.given["python"]] if self.kind == "cell" else [sys.executable, "-I", "-S"]
+        head = [self.given["python"]] if self.kind in IN_SHELL else [sys.executable, "-I", "-S"]
         here = os.path.dirname(os.path.abspath(__file__))
         argv = [*head, here, "worker", self.kind, str(control), str(frames), str(os.getpid())]
         try:
@@ -194,15 +200,16 @@ class Supervisor:
             )
             self.worker = self.popen.pid
         except (OSError, ValueError) as error:
-            self.failure = "can't start %s: %s" % (head[0], error)
+            self.failure = ("start_failed", "can't start %s: %s" % (head[0], error))
         finally:
             for fd in (frames, out, err, control):
                 os.close(fd)
 
     def _environment(self) -> dict[str, str]:
-        env = dict(os.environ)
+        # A platform that runs in a job has that job's own names in its environment.
+        env = {name: value for name, value in os.environ.items() if not name.startswith("JGP_")}
         env.update(self.spec.get("env") or {})
-        if self.kind != "cell":
+        if self.kind not in IN_SHELL:
             env.setdefault("PYTHONUNBUFFERED", "1")  # what was printed shows at once, and survives a crash
         env["JGP_JOB_ID"] = self.given["job"]
         env["JGP_ATTEMPT"] = str(self.given["attempt"])
@@ -228,11 +235,14 @@ class Supervisor:
                     self._read(fd)
         self._drain_wake()
         self._events()
+        self.control.flush()
         self._timers()
         self._reap()
 
     def _timeout(self) -> int | None:
         times = [t for t in (self.recorder.deadline(), self.kill_at, self.max_run_at) if t is not None]
+        if self.control.pending:
+            times.append(time.monotonic() + DOWN_PAUSE)
         if not times:
             return None
         return max(0, int((min(times) - time.monotonic()) * 1000) + 1)
@@ -258,6 +268,7 @@ class Supervisor:
             self._stop(why, self.limits.get("grace_seconds", 10.0))
         if self.kill_at is not None and now >= self.kill_at:
             self.kill_at = now + 1.0  # what was born meanwhile
+            self.killing = True
             self._signal_tree(signal.SIGKILL)
 
     def _reap(self) -> None:
@@ -327,12 +338,16 @@ class Supervisor:
             self.started = True
             self._interrupt()
         elif kind == "start_failed":
-            self.failure = str(message.get("message"))
+            self.failure = (str(message.get("code")), str(message.get("message")))
         elif kind == "done":
             if message.get("status") == "error":
                 self.raised = (str(message.get("ename")), str(message.get("evalue")))
+        elif kind == "values":
+            self.kept = message
         else:
             self.recorder.message(message)
+            if kind in ("input", "input_reply"):
+                self.control.ask(int(message["request"]) if kind == "input" else 0)
 
     # --- what the agent says
 
@@ -349,6 +364,20 @@ class Supervisor:
                 self._dismiss()
             elif kind == "wanted":
                 self._wanted(data)
+            elif kind == "inputs":
+                self.control.answer(data)
+            elif kind == "object":
+                self.missing.pop(data)
+                self._release()
+            elif kind == "object_failed":
+                self.failure = (data["code"], data["message"])
+                self.kill_at = time.monotonic()
+            elif kind == "uploaded":
+                self.uploaded = (data, None)
+            elif kind == "upload_failed":
+                self.uploaded = (None, data)
+            elif kind == "away" and not os.path.exists(os.path.join(self.folder, "supervisor.json")):
+                raise DirectoryGone
             elif kind == "fenced":
                 self._dismiss()
             elif kind == "reported":
@@ -365,7 +394,7 @@ class Supervisor:
 
     def _release(self) -> None:
         """Let the user's code begin, once it may and can: after ``ready``, since what came before that is dropped."""
-        if not (self.claimed and self.ready) or self.stopping is not None or self.released:
+        if not (self.claimed and self.ready) or self.missing or self.stopping is not None or self.released:
             return
         self.released = True
         count = self._fake_gpus()
@@ -376,17 +405,13 @@ class Supervisor:
         if self.limits.get("max_run_seconds"):
             self.max_run_at = time.monotonic() + self.limits["max_run_seconds"]
         source = self.spec["source"]
-        message = {"source": source}
+        message = {"source": source, "results": self.results}
+        message["objects"] = {ref["digest"]: self.transfers.path(ref["digest"]) for ref in self._objects()}
         if self.kind == "script":
             message["argv"] = [self.given["python"], source["path"], *(source.get("args") or ())]
         elif self.kind == "command":
             message["argv"] = list(source["argv"])
-        try:
-            with os.fdopen(self.control, "wb") as control:
-                control.write(json.dumps(message).encode() + b"\n")
-        except BrokenPipeError:
-            pass  # it is dead; its wait status says how
-        self.control = -1
+        self.control.send(message)
 
     def _interrupt(self) -> None:
         """Pass on interrupts that came; those from before the code began are kept until it has."""
@@ -429,6 +454,10 @@ class Supervisor:
 
     def _end(self) -> None:
         self._kill_rest()
+        self.control.close()
+        self.max_run_at = None
+        self._upload()
+        self._remove_values()
         exit_code, number, why = self._outcome()
         self._finish_records(exit_code, number, why)
         write_json(
@@ -442,6 +471,28 @@ class Supervisor:
             self.dismissed = False
             self.link.report(exit_code, why, self._last_seq())
             self._wait(lambda: self.reported)
+
+    def _upload(self) -> None:
+        """Send what the worker kept, unless it is stopped or interrupted, and record what became of it."""
+        kept, interrupts = self.kept, self.interrupts
+        if kept is None or self.dismissed:
+            return
+        if kept["entries"]:
+            self.transfers.upload(self.results)
+            while self.uploaded is None and not (self.dismissed or self.killing or self.interrupts > interrupts):
+                self._step()
+            self.transfers.give_up()
+        interrupted = {"code": "not_kept", "message": "stopped before it was kept"}
+        ref, failure = self.uploaded or (None, interrupted)
+        if ref is None:
+            failed = [dict(failure, name=entry["name"], kind=entry["kind"]) for entry in kept["entries"]]
+            kept = dict(kept, entries=[], failed=kept["failed"] + failed)
+        self.recorder.message(dict(kept, object=ref))
+
+    def _remove_values(self) -> None:
+        shutil.rmtree(os.path.join(self.folder, "objects"), ignore_errors=True)
+        if os.path.exists(self.results):
+            os.unlink(self.results)
 
     def _last_seq(self) -> int:
         return self.recorder.last_seq if self.claimed else 0
@@ -473,8 +524,8 @@ class Supervisor:
             return None, None, reason("claim_refused", self.refused)
         if self.status is None or self.failure is not None or (not self.ready and self.stopping is None):
             words = b"".join(self.early).decode("utf-8", "replace")[-LAST_WORDS:].strip()
-            said = self.failure or "the worker ended before it could run anything: %s" % (words or "it said nothing")
-            return None, None, reason("start_failed", said)
+            said = "the worker ended before it could run anything: %s" % (words or "it said nothing")
+            return None, None, reason(*(self.failure or ("start_failed", said)))
         exit_code, number, why = end_reason(self.status, self.raised)
         if self.stopping is not None:
             return (exit_code if self.started else None), number, self.stopping
@@ -486,6 +537,16 @@ class Supervisor:
         self.recorder.exit(exit_code, number, why)
         while not self.recorder.retry() and not self.dismissed:
             self._step()
+
+    def abandon(self) -> None:
+        """Leave no process behind, and nothing else."""
+        self.link.close()
+
+        def pause(seconds: float) -> None:
+            self._reap()
+            time.sleep(seconds)
+
+        processes.kill_all(self._tree, pause=pause)
 
     def _wait(self, condition: Callable[[], bool]) -> None:
         """Wait for the agent, as long as it takes, unless it wants nothing more of us."""
@@ -507,5 +568,13 @@ def main(argv: list[str]) -> int:
         return 3  # the attempt has a supervisor already
     if os.path.exists(os.path.join(folder, "supervisor.json")):
         return 3  # it had one: what it ran must never be run twice
-    Supervisor(folder).run()
+    supervisor = Supervisor(folder)
+    try:
+        supervisor.run()
+    except (DirectoryGone, FileNotFoundError):
+        if os.path.exists(os.path.join(folder, "supervisor.json")):
+            raise
+        supervisor.abandon()
+        sys.stderr.write("%s was deleted, and with it the output of its job, which is ended\n" % folder)
+        return 4
     return 0

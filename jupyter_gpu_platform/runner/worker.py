@@ -1,4 +1,4 @@
-"""The process that becomes the user's program, or runs the user's cell.
+"""The process that becomes the user's program, or runs the user's cell or function.
 
 It is started before the claim is granted, loads what takes long, says ``ready`` and waits. It runs nothing of the
 user's until its supervisor says so, and ends at once when the supervisor is gone.
@@ -6,13 +6,12 @@ user's until its supervisor says so, and ends at once when the supervisor is gon
 
 from __future__ import annotations
 
-import importlib
-import json
 import os
 import signal
 from typing import Any
 
-from . import framing, processes
+from . import exchange, framing, processes
+from .asking import Asking
 
 
 def _die_with_parent(parent: int) -> None:
@@ -22,16 +21,9 @@ def _die_with_parent(parent: int) -> None:
         os._exit(1)  # it died before the tie was made
 
 
-def _receive(control: int) -> Any:
-    """Wait for the word to run; None when the supervisor went away, or took it back, instead."""
-    with os.fdopen(control, "rb") as file:
-        line = file.readline()
-    return json.loads(line.decode()) if line.endswith(b"\n") else None
-
-
-def _run_program(control: int, writer: framing.Writer) -> int:
+def _run_program(asking: Asking, writer: framing.Writer) -> int:
     writer.send(type="ready")
-    given = _receive(control)
+    given = asking.receive()
     if given is None:
         return 1
     # Python ignores these, and an ignored signal stays ignored in the program that replaces it.
@@ -42,31 +34,51 @@ def _run_program(control: int, writer: framing.Writer) -> int:
     try:
         os.execvp(argv[0], argv)
     except (OSError, ValueError) as error:
-        writer.send(type="start_failed", message="can't run %s: %s" % (argv[0], error))
+        writer.send(type="start_failed", code="start_failed", message="can't run %s: %s" % (argv[0], error))
         return 127
 
 
-def _run_cell(control: int, writer: framing.Writer) -> int:
-    shell = importlib.import_module(__package__ + ".shell").make(writer)
+def _run_in_shell(asking: Asking, writer: framing.Writer) -> int:
+    from . import shell as shells
+
+    shell = shells.make(writer, asking)
     writer.send(type="ready")
-    given = _receive(control)
+    given = asking.receive()
     if given is None:
         return 1
-    source = given["source"]
-    outcome = shell.run(
-        source["code"], int(source.get("execution_count") or 1), started=lambda: writer.send(type="started")
-    )
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    source, objects = given["source"], given["objects"]
+
+    def started() -> None:
+        writer.send(type="started")
+
+    try:
+        if source["type"] == "function":
+            known: set[str] = set()
+            function = exchange.load(objects[source["function"]["digest"]], shell)["function"]
+            args, kwargs = exchange.load(objects[source["arguments"]["digest"]], shell)[str(source["index"])]
+            outcome = shell.call(function, args, kwargs, started)
+        else:
+            if source.get("values"):
+                shell.namespace.update(exchange.load(objects[source["values"]["digest"]], shell))
+            known = set(shell.namespace)
+            frontend = source.get("frontend") or {}
+            outcome = shell.run(source["code"], int(source.get("execution_count") or 1), frontend, started)
+    except exchange.Unstartable as error:
+        writer.send(type="start_failed", code=error.code, message=str(error))
+        return 1
+    kept = exchange.keep(source, shell, known, given["results"])
+    if kept is not None:
+        writer.send(type="values", **kept)
     writer.send(type="done", **outcome)
     return 0 if outcome["status"] == "ok" else 1
 
 
-def main(argv: list[str]) -> int:
+def main(argv: list[Any]) -> int:
     kind, control, frames, parent = argv[0], int(argv[1]), int(argv[2]), int(argv[3])
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
     _die_with_parent(parent)
-    os.set_inheritable(control, False)
     os.set_inheritable(frames, False)
-    run = _run_cell if kind == "cell" else _run_program
-    return run(control, framing.Writer(frames))
+    writer = framing.Writer(frames)
+    run = _run_in_shell if kind in ("cell", "function") else _run_program
+    return run(Asking(control, writer), writer)

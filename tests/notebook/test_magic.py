@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -32,9 +31,9 @@ def test_options_become_the_jobs_spec(kernel, control):
     spec = control.jobs[-1].job.spec
     assert (spec.resources.gpus, spec.resources.gpu_model, spec.target.cluster) == (2, "H100 SXM", "lab")
     assert (spec.name, spec.limits.max_run_seconds) == ("my run", 5400)
-    assert {"A": "1", "B": "x=y"}.items() <= spec.env.items()
-    assert json.loads(spec.env["JGP_PARENT_HEADER"])["msg_id"] == shown.messages[0]["parent_header"]["msg_id"]
-    assert "PATH" not in spec.env
+    assert spec.env == {"A": "1", "B": "x=y"}
+    assert spec.source.frontend.parent_header["msg_id"] == shown.messages[0]["parent_header"]["msg_id"]
+    assert spec.source.frontend.kernel_pid > 0
     assert spec.source.code == "print('hello')"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import pathlib
 import shutil
@@ -21,6 +22,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 import jupyter_gpu_platform.runner
+from jupyter_gpu_platform.runner.values import Packer, Unpacked
 
 RUNNER = pathlib.Path(jupyter_gpu_platform.runner.__file__).parent
 TOKEN = "token-of-the-attempt"
@@ -61,18 +63,40 @@ class _Handler(BaseHTTPRequestHandler):
         url = urlsplit(self.path)
         assert self.headers["Authorization"] == f"Bearer {TOKEN}"
         query = {key: values[0] for key, values in parse_qs(url.query).items()}
+        if "/objects/" in url.path:
+            return self._serve_object(agent, url.path.rpartition("/")[2], body)
         answer = getattr(agent, "on_" + url.path.rpartition("/")[2])(query, body)
         if answer is None:
             self.close_connection = True
-            return
-        status, content = answer
-        data = json.dumps(content).encode()
+            return None
+        return self._answer(answer[0], json.dumps(answer[1]).encode())
+
+    def _serve_object(self, agent: FakeAgent, digest: str, body: bytes) -> None:
+        if self.command == "PUT":
+            status, content = agent.put(digest, body)
+            return self._answer(status, json.dumps(content).encode())
+        if agent._trouble("objects"):
+            return self._answer(503, b"{}")
+        data = agent.objects.get(digest)
+        if data is None:
+            return self._answer(404, b'{"code": "object_missing", "message": "gone"}')
+        begin = int(self.headers.get("Range", "bytes=0-")[len("bytes=") : -1])
+        agent.fetched.append(begin)
+        cut = len(data) // 3 if agent.cut.pop(digest, 0) else len(data)
+        self.send_response(206 if begin else 200)
+        self.send_header("Content-Length", str(len(data) - begin))
+        self.end_headers()
+        self.wfile.write(data[begin:cut])
+        self.close_connection = True
+        return None
+
+    def _answer(self, status: int, data: bytes) -> None:
         self.send_response(status)
         self.send_header("Content-Length", str(len(data)))
         self.end_headers()
         self.wfile.write(data)
 
-    do_GET = do_POST = _serve  # noqa: N815
+    do_GET = do_POST = do_PUT = _serve  # noqa: N815
 
 
 class FakeAgent:
@@ -99,6 +123,15 @@ class FakeAgent:
         self.posts = 0
         self.end: dict[str, Any] | None = None
         self.server: _Server | None = None
+        self.objects: dict[str, bytes] = {}
+        #: where each download began (bytes)
+        self.fetched: list[int] = []
+        #: objects whose next download breaks off
+        self.cut: dict[str, int] = {}
+        #: what uploads are answered; 0: they are taken
+        self.put_status = 0
+        self.puts = 0
+        self.inputs: list[dict[str, Any]] = []
 
     # --- what the runner asks
 
@@ -143,13 +176,20 @@ class FakeAgent:
             return None if trouble else (200, {"durable": self.durable})
 
     def on_wanted(self, query: dict[str, str], body: bytes) -> tuple[int, dict[str, Any]] | None:
-        generation, durable = int(query["generation"]), int(query["durable"])
+        generation, durable, inputs = int(query["generation"]), int(query["durable"]), int(query["inputs"])
         if trouble := self._trouble("wanted"):
             return None if isinstance(trouble, str) else trouble
         server = self.server
         with self.changed:
             self.changed.wait_for(
-                lambda: self.generation > generation or self.durable > durable or self.server is not server, timeout=25
+                lambda: (
+                    self.generation > generation
+                    or self.durable > durable
+                    or any(given["request"] > inputs for given in self.inputs)
+                    or self.server is not server
+                    or self.fence
+                ),
+                timeout=25,
             )
             if self.server is not server:
                 return None
@@ -161,7 +201,18 @@ class FakeAgent:
                 "interrupts": self.interrupts,
                 "grace": self.grace,
                 "durable": self.durable,
+                "inputs": [given for given in self.inputs if given["request"] > inputs],
             }
+
+    def put(self, digest: str, body: bytes) -> tuple[int, dict[str, Any]]:
+        with self.changed:
+            self.puts += 1
+            self.changed.notify_all()
+            if self.put_status:
+                return self.put_status, {"code": "refused", "message": "the service said no"}
+            assert hashlib.sha256(body).hexdigest() == digest
+            self.objects[digest] = body
+            return 200, {}
 
     def on_ended(self, query: dict[str, str], body: bytes) -> tuple[int, dict[str, Any]] | None:
         if trouble := self._trouble("ended"):
@@ -198,6 +249,23 @@ class FakeAgent:
             self.generation += 1
             self.action, self.interrupts, self.grace = action, interrupts, grace
             self.changed.notify_all()
+
+    def answer(self, request: int, value: str) -> None:
+        with self.changed:
+            self.inputs.append({"request": request, "value": value})
+            self.changed.notify_all()
+
+    def store(self, packer: Packer) -> dict[str, Any]:
+        """Keep packed values; return what names them in a spec."""
+        self.objects[packer.digest()] = b"".join(packer.chunks())
+        return {"digest": packer.digest(), "size": packer.size}
+
+    def values(self, folder: pathlib.Path) -> dict[str, Any]:
+        """Load what the attempt kept."""
+        (record,) = (r for r in self.records if r["type"] == "values")
+        path = folder / "came-back"
+        path.write_bytes(self.objects[record["object"]["digest"]])
+        return Unpacked(path, {}).load()
 
     def commit(self) -> None:
         with self.changed:
@@ -262,7 +330,19 @@ class Attempt:
         return self
 
     def cell(self, code: str, **changes: Any) -> Attempt:
-        return self.start({"type": "cell", "code": code, "execution_count": 7}, **changes)
+        names = ("values", "out", "encoding", "frontend")
+        more = {name: changes.pop(name) for name in names if name in changes}
+        return self.start({"type": "cell", "code": code, "execution_count": 7, **more}, **changes)
+
+    def function(self, function: Any, *args: Any, **changes: Any) -> Attempt:
+        """Call *function* as a job; it is packed as if it came from a notebook."""
+        notebook = {"__name__": "__main__"}
+        packed, arguments = Packer(notebook, limit=2**30), Packer(notebook, limit=2**30)
+        packed.add("function", function)
+        arguments.add("0", ((), {}))
+        arguments.add("1", (args, changes.pop("kwargs", {})))
+        refs = {"function": self.agent.store(packed), "arguments": self.agent.store(arguments)}
+        return self.start({"type": "function", "qualname": function.__name__, "index": 1, **refs}, **changes)
 
     def command(self, *argv: str, **changes: Any) -> Attempt:
         return self.start({"type": "command", "argv": list(argv)}, **changes)

@@ -31,7 +31,7 @@ def test_messages_come_in_the_order_in_which_they_were_made(attempt, agent):
     assert attempt.finish()["exit_code"] == 0
     types = attempt.types()
     assert types == [
-        *("stream", "stream", "display", "stream", "display", "clear", "comm", "comm", "display", "result", "exit")
+        *("stream", "stream", "display", "stream", "display", "clear", "comm", "comm", "display", "result", "values", "exit")
     ]
     records = agent.records
     assert [r["text"] for r in records if r["type"] == "stream"] == ["one\n", "bad\n", "two\n"]
@@ -198,7 +198,7 @@ def test_an_interpreter_without_ipykernel_runs_cells_too(attempt, agent):
         env={"PYTHONPATH": str(bare)},
     )
     assert attempt.finish()["exit_code"] == 0
-    assert attempt.types() == ["stream", "display", "result", "exit"]
+    assert attempt.types() == ["stream", "display", "result", "values", "exit"]
     assert agent.records[2]["data"]["text/plain"] == "'last'"
 
 

@@ -216,4 +216,4 @@ def _old_python() -> pathlib.Path | None:
 def test_python_3_8_runs_cells(attempt, agent):
     attempt.cell("print('old')\n1 + 1", python=str(_old_python()))
     assert attempt.finish()["exit_code"] == 0
-    assert attempt.types() == ["stream", "result", "exit"]
+    assert attempt.types() == ["stream", "result", "values", "exit"]
