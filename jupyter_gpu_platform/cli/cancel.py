@@ -2,32 +2,41 @@
 
 from __future__ import annotations
 
-from .. import errors
-from ..client.naming import job_named
-from ..client.sync import connect
-from . import tables
+from typing import TYPE_CHECKING
+
+from ..model.jobs import Job
+from . import each, tables
 from .arguments import Parser
-from .main import complain
+from .connecting import connect
+
+if TYPE_CHECKING:
+    from ..client.sync import Client
+
+
+def parser() -> Parser:
+    made = Parser(
+        "cancel",
+        "End jobs: their processes get SIGTERM, and SIGKILL after their grace period. A job that has ended stays as "
+        "it is.",
+        examples="""
+            jupyter gpu cancel j01m7zdrv3zhb8rnsc2
+            jupyter gpu cancel $(jupyter gpu ls --label sweep=lr --ids)
+        """,
+    )
+    made.job(several=True)
+    made.json_option("the jobs")
+    return made
 
 
 def main(argv: list[str]) -> int:
-    parser = Parser("cancel", "End jobs: SIGTERM first, SIGKILL after their grace period.")
-    parser.add_argument("jobs", metavar="ID", nargs="+", help="ids, or their beginnings")
-    parser.json_option("the jobs")
-    args = parser.parse_args(argv)
-    done, failed = [], False
+    args = parser().parse_args(argv)
     with connect() as client:
-        for text in args.jobs:
-            try:
-                job = job_named(client, text)
-                done.append(job if job.phase.ended else client.cancel(job.id))
-            except (errors.NotFound, errors.InvalidRequest, errors.Conflict) as error:
-                failed = True
-                complain(error)
-                continue
-            if not args.json:
-                last = done[-1]
-                print(f"{last.id}  {f'has ended: {last.phase}' if last.phase.ended else 'is being cancelled'}")
+        done, code = each.do(client, args.jobs, _cancel, as_json=args.json)
     if args.json:
         tables.write_json({"items": done})
-    return int(failed)
+    return code
+
+
+def _cancel(client: Client, job: Job) -> tuple[Job, str]:
+    job = job if job.phase.ended else client.cancel(job.id)
+    return job, f"has ended: {job.phase}" if job.phase.ended else "is being cancelled"

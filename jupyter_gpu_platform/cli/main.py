@@ -5,32 +5,50 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from .. import errors
 from .._version import __version__
-from ..client.options import nearest
+
+if TYPE_CHECKING:
+    from .arguments import Parser
 
 #: command → module, and what it does
 COMMANDS = {
     "run": ("run", "run a command as a job and show its output"),
-    "ls": ("ls", "list jobs"),
+    "ls": ("ls", "list jobs, and why those that wait do"),
     "show": ("show", "show all about one job"),
     "logs": ("logs", "show a job's output, from the beginning or as it comes"),
+    "attach": ("attach", "come back to a job and watch it as if it had been started here"),
     "cancel": ("cancel", "end jobs"),
-    "status": ("status", "show the platform, its clusters and their GPUs"),
+    "retry": ("retry", "run jobs that have ended again"),
+    "rm": ("rm", "delete jobs that have ended, and their output"),
+    "events": ("events", "show what happened, and what happens"),
+    "clusters": ("clusters", "list clusters and their GPUs"),
+    "status": ("status", "show the platform, its clusters and the open jobs; starts nothing"),
     "up": ("up", "start this machine's own platform"),
     "down": ("down", "stop this machine's own platform; jobs go on"),
     "control": ("control", "run the control service in the foreground"),
+    "completion": ("completion", "print the script by which bash, zsh or fish completes these commands"),
 }
 
 
 class Command(Protocol):
     """What a command's module offers."""
 
+    def parser(self) -> Parser:
+        """Return what reads its arguments."""
+        ...
+
     def main(self, argv: list[str]) -> int:
         """Do it; return the exit code."""
         ...
+
+
+def command(name: str) -> Command:
+    """Import a command's module."""
+    module: Command = importlib.import_module(f".{COMMANDS[name][0]}", __package__)
+    return module
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -43,7 +61,10 @@ def main(argv: list[str] | None = None) -> int:
     try:
         return _dispatch(arguments)
     except errors.GpuPlatformError as error:
-        complain(error)
+        # Imported here, like the commands: the program begins quickly.
+        from .each import complain
+
+        complain(error, as_json="--json" in _own(arguments))
         return 1
     except BrokenPipeError:
         # The reader (head, less) has seen enough; nothing may be flushed into the closed pipe at exit.
@@ -53,15 +74,15 @@ def main(argv: list[str] | None = None) -> int:
         return 130
 
 
-def complain(error: errors.GpuPlatformError) -> None:
-    """Show an error as a person reads it."""
-    print(f"jupyter gpu: {error.message}", file=sys.stderr)
-    if error.hint:
-        print(error.hint, file=sys.stderr)
+def _own(argv: list[str]) -> list[str]:
+    """Return the words of a line that are ours, not those of the command that a job is to run."""
+    return argv[: argv.index("--")] if "--" in argv else argv
 
 
 def _dispatch(argv: list[str]) -> int:
     if not argv or argv[0] in ("-h", "--help", "help"):
+        if argv[1:2] and argv[1] in COMMANDS:
+            return command(argv[1]).main(["--help"])
         print(_usage())
         return 0
     if argv[0] in ("-V", "--version"):
@@ -69,11 +90,12 @@ def _dispatch(argv: list[str]) -> int:
         return 0
     name = argv[0]
     if name not in COMMANDS:
+        from ..client.options import nearest
+
         hint = nearest(name, COMMANDS) or "See jupyter gpu --help"
         print(f"jupyter gpu: there is no command {name!r}. {hint}", file=sys.stderr)
         return 2
-    module: Command = importlib.import_module(f".{COMMANDS[name][0]}", __package__)
-    return module.main(argv[1:])
+    return command(name).main(argv[1:])
 
 
 def _usage() -> str:
@@ -85,7 +107,9 @@ Run work on GPUs: on this machine, or on the platform that JUPYTER_GPU_URL and J
 
 {commands}
 
-jupyter gpu COMMAND --help tells more about each."""
+jupyter gpu COMMAND --help tells more about each, with examples.
+
+exit codes: 0 done, 1 an error, 2 a wrong line, 130 interrupted; with run, attach and retry --follow the job's own"""
 
 
 if __name__ == "__main__":

@@ -6,18 +6,29 @@ import shlex
 import time
 
 from ..client.naming import job_named
-from ..client.sync import connect
 from ..model.jobs import Attempt, Cell, Command, Function, Job, Script
 from ..model.units import format_size
 from . import tables
 from .arguments import Parser
+from .connecting import connect
+
+
+def parser() -> Parser:
+    made = Parser(
+        "show",
+        "Show all about one job: what it runs, how it is and why, its attempts and what happened to it.",
+        examples="""
+            jupyter gpu show j01m7zdrv3zhb8rnsc2
+            jupyter gpu show --json j01m7z | jq .job.reason
+        """,
+    )
+    made.job()
+    made.json_option("it")
+    return made
 
 
 def main(argv: list[str]) -> int:
-    parser = Parser("show", "Show all about one job.")
-    parser.add_argument("job", metavar="ID", help="the job's id, or its beginning")
-    parser.json_option("it")
-    args = parser.parse_args(argv)
+    args = parser().parse_args(argv)
     with connect() as client:
         job = job_named(client, args.job)
         attempts, events = client.attempts(job.id), client.events(job.id)
@@ -36,7 +47,7 @@ def main(argv: list[str]) -> int:
 
 
 def _fields(job: Job, now: float) -> list[tuple[str, str]]:
-    resources = job.spec.resources
+    resources, environment = job.spec.resources, job.spec.environment
     return [
         ("job", job.id),
         ("name", job.spec.name),
@@ -45,9 +56,11 @@ def _fields(job: Job, now: float) -> list[tuple[str, str]]:
         ("runs", source(job)),
         ("owner", f"{job.owner} (project {job.project})"),
         ("cluster", job.cluster or ""),
-        ("gpus", f"{resources.gpus} {resources.gpu_model or ''}".strip() if resources.gpus else ""),
+        ("gpus", tables.gpus(job)),
         ("cpus", f"{resources.cpus:g}" if resources.cpus else ""),
         ("memory", format_size(resources.memory) if resources.memory else ""),
+        ("image", environment.image or ""),
+        ("directory", environment.workdir or ""),
         ("created", tables.ago(job.created, now)),
         ("started", tables.ago(job.started, now)),
         ("ended", tables.ago(job.ended, now)),

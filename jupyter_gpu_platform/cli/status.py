@@ -7,18 +7,30 @@ import time
 from collections import Counter
 
 from ..client import local
-from ..client.protocol import Document, Status
-from ..client.sync import connect
+from ..client.protocol import Status
 from ..model.jobs import ENDED, Phase
-from ..model.units import format_duration, format_size
+from ..model.units import format_duration
 from . import tables
 from .arguments import Parser
+from .clusters import clusters_table
+from .connecting import connect
+
+
+def parser() -> Parser:
+    made = Parser(
+        "status",
+        "Show the platform, its clusters and their GPUs. It starts nothing.",
+        examples="""
+            jupyter gpu status
+            JUPYTER_GPU_URL=https://gpu.example.org JUPYTER_GPU_TOKEN=… jupyter gpu status
+        """,
+    )
+    made.json_option("it")
+    return made
 
 
 def main(argv: list[str]) -> int:
-    parser = Parser("status", "Show the platform, its clusters and their GPUs. Starts nothing.")
-    parser.json_option("it")
-    args = parser.parse_args(argv)
+    args = parser().parse_args(argv)
     if not os.environ.get("JUPYTER_GPU_URL") and local.find() is None:
         if args.json:
             tables.write_json({"running": False})
@@ -33,7 +45,7 @@ def main(argv: list[str]) -> int:
         return 0
     print(tables.fields(_fields(url, status, jobs)))
     if clusters:
-        print("\n" + tables.table(("CLUSTER", "STATE", "CPUS", "MEMORY", "GPUS"), [_cluster(one) for one in clusters]))
+        print("\n" + clusters_table(clusters))
     return 0
 
 
@@ -47,12 +59,3 @@ def _fields(url: str, status: Status, jobs: Counter[Phase]) -> list[tuple[str, s
         ("jobs", open_jobs),
         ("note", f"{status.fake_gpus} of its GPUs are pretended" if status.fake_gpus else ""),
     ]
-
-
-def _cluster(cluster: Document) -> tuple[str, ...]:
-    capacity = cluster.get("capacity") or {}
-    models = Counter(gpu["model"] for gpu in capacity.get("gpus", ()))
-    gpus = ", ".join(f"{count} × {model}" for model, count in models.items()) or capacity.get("gpu_note") or "none"
-    memory = format_size(capacity["memory"]) if capacity.get("memory") else ""
-    state = "closed for new jobs" if cluster.get("drained") else str(cluster.get("state", ""))
-    return (cluster["name"], state, f"{capacity.get('cpus', 0):g}", memory, gpus)

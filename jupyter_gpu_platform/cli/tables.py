@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import shutil
 import sys
+import time
 from collections.abc import Sequence
 
 import msgspec
 
+from ..client.terminal import printable
 from ..model.jobs import Job
 from ..model.units import format_duration
-
-
-def printable(text: str) -> str:
-    """Return *text* on one line, without what would steer the terminal."""
-    return "".join(letter if letter.isprintable() else " " for letter in text)
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -36,6 +33,12 @@ def fields(pairs: Sequence[tuple[str, str]]) -> str:
     return "\n".join(f"{name:{width}}  {value}" for name, value in shown)
 
 
+def clock(then: float) -> str:
+    """Say when something was, by this machine's clock: the time, and the day where that is not today."""
+    local, today = time.localtime(then), time.localtime()
+    return time.strftime("%H:%M:%S" if local[:3] == today[:3] else "%Y-%m-%d %H:%M:%S", local)
+
+
 def ago(then: float | None, now: float) -> str:
     return "" if then is None else f"{format_duration(max(now - then, 0))} ago"
 
@@ -43,6 +46,12 @@ def ago(then: float | None, now: float) -> str:
 def ran(job: Job, now: float) -> str:
     """Say how long the job has run."""
     return "" if job.started is None else format_duration((job.ended or now) - job.started)
+
+
+def gpus(job: Job) -> str:
+    """Say which GPUs the job asks for."""
+    wanted = job.spec.resources
+    return f"{wanted.gpus} {wanted.gpu_model or ''}".strip() if wanted.gpus else ""
 
 
 def why(job: Job, now: float) -> str:

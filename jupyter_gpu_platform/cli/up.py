@@ -8,14 +8,27 @@ from . import tables
 from .arguments import Parser
 
 
-def main(argv: list[str]) -> int:
-    parser = Parser("up", "Start this machine's own platform in the background, if it doesn't run.")
-    parser.add_argument("--fake-gpus", type=at_least(0), metavar="N", help="pretend to have N GPUs, to try things out")
-    parser.add_argument(
+def parser() -> Parser:
+    made = Parser(
+        "up",
+        "Start this machine's own platform in the background, if it doesn't run. Nobody has to: the first job starts "
+        "it too.",
+        examples="""
+            jupyter gpu up
+            jupyter gpu up --fake-gpus 8     # to try things out on a machine without GPUs
+            jupyter gpu up --idle-exit 0     # it stays until jupyter gpu down
+        """,
+    )
+    made.add_argument("--fake-gpus", type=at_least(0), metavar="N", help="pretend to have N GPUs, to try things out")
+    made.add_argument(
         "--idle-exit", type=at_least(0), metavar="SECONDS", help="stop after so long without jobs; 0: never"
     )
-    parser.json_option("where it listens")
-    args = parser.parse_args(argv)
+    made.json_option("where it listens")
+    return made
+
+
+def main(argv: list[str]) -> int:
+    args = parser().parse_args(argv)
     options = {"--fake-gpus": args.fake_gpus, "--idle-exit": args.idle_exit}
     before = local.find()
     wanted = tuple(f"{flag}={number}" for flag, number in options.items() if number is not None)

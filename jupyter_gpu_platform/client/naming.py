@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import itertools
+from typing import TYPE_CHECKING
 
 from .. import errors
 from ..model.jobs import Job
 from .options import nearest
-from .sync import Client
+
+if TYPE_CHECKING:
+    from .sync import Client
 
 #: newest jobs among which the beginning of an id is looked for
 LOOKED_AT = 1000
