@@ -8,7 +8,7 @@ IPython asks an exception for ``_render_traceback_`` before it formats one itsel
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .. import errors
@@ -68,7 +68,7 @@ def _skip_one_traceback(shell: Any) -> None:
     shell.__dict__["_showtraceback"] = skip
 
 
-def from_record(record: dict[str, Any], *, shown: bool) -> BaseException:
+def from_record(record: Mapping[str, Any], *, shown: bool) -> BaseException:
     """Make the exception that an error record tells of.
 
     :param shown: its traceback was replayed already.
@@ -82,6 +82,18 @@ def _named(name: str, base: type[_Rendered], message: str, *, lines: Sequence[st
     """Make an exception of a class that has another's name: the reply and the front end show that."""
     kind = type(name, (base,), {"__module__": base.__module__, "__doc__": base.__doc__})
     error: _Rendered = kind(message, lines=lines, shown=shown)
+    return error
+
+
+def noted(error: BaseException, job: Job, note: str) -> BaseException:
+    """Note on *error* which job raised it; show *note* as well, if there is one."""
+    error.add_note(f"in job {job.id}" + (f" on {job.cluster}" if job.cluster else ""))
+    if note:
+        error.add_note(note)
+        if isinstance(error, _Rendered) and not error.shown:
+            error.lines.append(f"{_RED}note{_PLAIN}: {note}")
+        else:
+            sys.stderr.write(f"note: {note}\n")
     return error
 
 

@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import logging
 import queue
+import re
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Container
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .. import errors
 from ..model.jobs import Job, Phase
 from . import failures
+from .asking import NobodyThere, Question, Withdrawn
 from .interrupting import OnInterrupt, catching, next_step
 from .replay import Replay
 from .waiting import Card
@@ -33,8 +35,15 @@ _WINDOW = 2000
 _QUIET = 2.0
 #: Seconds between two looks: at first, and at the most; each is a little later than the one before.
 _LOOK, _LONGEST_LOOK = 1.0, 5.0
+#: Seconds for which a question that is found in the log of a job begun elsewhere may turn out to be answered already.
+_ANSWERED_ALREADY = 0.3
+#: Seconds until an answer that was not taken is given again.
+_AGAIN = 1.0
 #: Seconds the service may take to answer before the cell says so.
 _PATIENCE_WITH_SERVICE = 3.0
+
+
+_DELETED = "Somebody deleted it with its output; run the cell again. `%gpu jobs` lists the others."
 
 
 class Submitted(NamedTuple):
@@ -70,6 +79,31 @@ class Broken(NamedTuple):
 Event = Submitted | Record | Looked | Said | Pressed | Ended | Broken
 
 
+class _Highest:
+    """The highest number reached so far, to wait for."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._number = 0
+        self._over = False
+
+    def reach(self, number: int) -> None:
+        with self._changed:
+            self._number = max(self._number, number)
+            self._changed.notify_all()
+
+    def over(self) -> None:
+        """Let nobody wait any more."""
+        with self._changed:
+            self._over = True
+            self._changed.notify_all()
+
+    def wait(self, number: int, timeout: float) -> bool:
+        """Wait until *number* was reached, or nothing more will be; False after *timeout* seconds."""
+        with self._changed:
+            return self._changed.wait_for(lambda: self._over or self._number >= number, timeout)
+
+
 class Feed:
     """Submits (or finds) a job and reads its output, in a thread; gives what happens as events.
 
@@ -88,6 +122,11 @@ class Feed:
         self._asked: tuple[threading.Event | None, float | None] = (None, None)
         self._client: Client | None = None
         self.job: Job | None = None
+        #: the record of the values that the job left, once it was shown
+        self.values: dict[str, Any] | None = None
+        self._replied = _Highest()
+        #: what the cell's thread asks the person just now, taken back by the reader when it is settled elsewhere
+        self.question: Question | None = None
         #: the person gave up before the job had an id: it is cancelled as soon as it has one
         self.unwanted = False
 
@@ -151,14 +190,53 @@ class Feed:
                 client.cancel(self.job.id)
             if not self._output:
                 return
-            for record in client.follow(self.job.id):
-                self._room.acquire()
-                if self._stopped.is_set():
-                    return
-                self._events.put(Record(record))
-            self._events.put(Ended(client.job(self.job.id)))
+            self._events.put(self._read_output(client, self.job))
         except Exception as error:  # noqa: BLE001 - the thread's edge: the cell's thread raises it
             self._events.put(Broken(error))
+        finally:
+            self._replied.over()
+            self._withdraw()
+
+    def _read_output(self, client: Client, job: Job) -> Event:
+        """Read to the end, and say how it ended."""
+        try:
+            for record in client.follow(job.id, stopped=self._stopped.is_set):
+                if record["type"] == "input_reply":
+                    self._replied.reach(record["request"])
+                    self._withdraw()
+                elif record["type"] == "exit":
+                    self._withdraw()
+                self._room.acquire()
+                self._events.put(Record(record))
+            return Ended(client.job(job.id))
+        except errors.NotFound:
+            return Broken(errors.NotFound(f"job {job.id} was deleted while its output was shown", hint=_DELETED))
+
+    def _withdraw(self) -> None:
+        if (question := self.question) is not None:
+            question.withdraw()
+
+    def answered(self, request: int) -> bool:
+        """Say whether the question is settled: answered, or of a job whose output is over."""
+        return self._replied.wait(request, 0)
+
+    def answer(self, request: int, value: str) -> None:
+        """Answer a question of the job's code, until it has been taken; the cell's thread goes on at once."""
+        threading.Thread(target=self._answer, args=(request, value), name="gpu-run-answer", daemon=True).start()
+
+    def _answer(self, request: int, value: str) -> None:
+        client, job = self._client, self.job
+        assert client is not None
+        assert job is not None  # the question was a record of it
+        while not self._stopped.is_set():
+            try:
+                client.answer(job.id, request, value)
+            except (errors.Conflict, errors.NotFound):
+                return  # nothing runs there any more
+            except errors.GpuPlatformError as error:
+                _log.debug("answering job %s: %s", job.id, error)
+            if self._replied.wait(request, _AGAIN):
+                return
 
     def _look(self, enough: threading.Event) -> None:
         pause = _LOOK
@@ -196,15 +274,19 @@ class Feed:
             self._events.put(Said(f"Job {job.id} could not be asked to {what}: {error}"))
 
 
-def watch(shell: Any, feed: Feed, *, on_interrupt: OnInterrupt = "cancel") -> Job:
+def watch(
+    shell: Any, feed: Feed, *, on_interrupt: OnInterrupt = "cancel", ours: bool = False, sent: Collection[str] = ()
+) -> Job:
     """Show a job's output under the cell until it ends, and return the job as it ended.
 
+    :param ours: this cell has just submitted it.
+    :param sent: names that went along.
     :raises FarError: its code raised; a child class with the far class's name.
     :raises JobFailed: it ended badly in another way.
     :raises KeyboardInterrupt: the wait was interrupted.
     :raises GpuPlatformError: the platform could not be reached, or refused.
     """
-    return _Watch(shell, feed, on_interrupt).run()
+    return _Watch(shell, feed, on_interrupt, ours=ours, sent=sent).run()
 
 
 def submitted(feed: Feed) -> Job:
@@ -233,14 +315,19 @@ def _shown_well(error: Exception) -> Exception:
 
 
 class _Watch:
-    def __init__(self, shell: Any, feed: Feed, on_interrupt: OnInterrupt) -> None:
+    def __init__(self, shell: Any, feed: Feed, on_interrupt: OnInterrupt, *, ours: bool, sent: Collection[str]) -> None:
+        self._shell = shell
         self._feed = feed
         self._on_interrupt = on_interrupt
+        self._ours = ours
+        self._sent = sent
         self._replay = Replay(shell)
         self._card = Card(shell)
         self._presses = 0
         self._heard = time.monotonic()
         self._said_away = False
+        #: what the code asks and nobody has answered yet, and when to ask the person
+        self._open: tuple[dict[str, Any], float] | None = None
 
     def run(self) -> Job:
         with catching(self._feed.press):
@@ -281,11 +368,14 @@ class _Watch:
         """How long the next event may take before there is something to do without one, seconds."""
         quiet = _LOOK if self._feed.looking else max(0.0, self._heard + _QUIET - time.monotonic())
         hold = self._replay.hold_left
-        return quiet if hold is None else min(quiet, hold)
+        asking = max(0.0, self._open[1] - time.monotonic()) if self._open else None
+        return min(wait for wait in (quiet, hold, asking) if wait is not None)
 
     def _on_time(self) -> None:
         if self._replay.hold_left == 0:
             self._replay.release()
+        if self._open and time.monotonic() >= self._open[1]:
+            self._ask_person()
         if time.monotonic() >= self._heard + _QUIET:
             self._feed.look()
         if self._feed.unanswered < _PATIENCE_WITH_SERVICE:
@@ -297,9 +387,40 @@ class _Watch:
     def _show(self, record: dict[str, Any]) -> None:
         self._heard = time.monotonic()
         self._feed.stop_looking()
-        if record.get("type") not in ("exit", "eof"):
-            self._card.settle(self._feed.job)
-        self._replay.record(record)
+        match record["type"]:
+            case "exit":
+                self._open = None
+            case "values":
+                self._feed.values = record
+            case "input":
+                # The log of a job that was begun elsewhere holds questions that were answered long ago.
+                self._open = (record, time.monotonic() + (0.0 if self._ours else _ANSWERED_ALREADY))
+            case "input_reply":
+                self._open = None
+            case _:
+                self._card.settle(self._feed.job)
+                self._replay.record(record)
+
+    def _ask_person(self) -> None:
+        assert self._open is not None
+        record, self._open = self._open[0], None
+        self._replay.release()
+        self._replay.flush()
+        self._card.settle(self._feed.job)
+        question = self._feed.question = Question(self._shell)
+        try:
+            if not self._feed.answered(record["request"]):
+                answer = question.ask(record["prompt"], password=record["password"])
+                self._feed.answer(record["request"], answer)
+        except KeyboardInterrupt:
+            self._press()
+        except Withdrawn:
+            pass
+        except NobodyThere:
+            _say(f"The job waits for an answer to {record['prompt']!r}, and nobody can be asked here: {_ELSEWHERE}")
+        finally:
+            self._feed.question = None
+            self._heard = time.monotonic()
 
     def _press(self) -> None:
         self._presses += 1
@@ -329,14 +450,24 @@ class _Watch:
         if job.phase is Phase.SUCCEEDED:
             self._replay.release()
             return job
-        if far is not None and (job.reason is None or job.reason.code in ("error", "exit_code")):
-            error = self._replay.exception()
-            assert error is not None  # there was a record of it
-            raise error
+        if job.reason is None or job.reason.code == "error":
+            error = self._replay.exception(job.reason)
+            if error is not None:
+                raise error
         self._replay.release()
         raise failures.from_job(job)
 
 
+def _not_sent(far: dict[str, Any], namespace: Container[str], sent: Collection[str]) -> str:
+    """Say that a name that was missing there exists here; empty where that is not it."""
+    missing = re.match(r"name '(\w+)' is not defined", str(far.get("evalue", "")))
+    if far.get("ename") != "NameError" or missing is None or missing[1] in sent or missing[1] not in namespace:
+        return ""
+    name = missing[1]
+    return f"`{name}` exists in this notebook but did not go along, since the cell doesn't name it: add --in {name}"
+
+
+_ELSEWHERE = "answer it where there is a keyboard, or cancel it."
 _AFTER_INTERRUPT = {
     Phase.CANCELLED: "was cancelled",
     Phase.FAILED: "was interrupted",

@@ -29,6 +29,19 @@ def catching(pressed: Callable[[], None]) -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
+@contextmanager
+def raising() -> Iterator[None]:
+    """Let SIGINT raise KeyboardInterrupt again inside of `catching`, while a person is asked for something."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def next_step(presses: int, *, on_interrupt: OnInterrupt, running: bool) -> Step:
     """Decide what a press does: interrupt the code, then cancel the job, then stop waiting for it.
 

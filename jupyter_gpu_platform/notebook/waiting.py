@@ -8,6 +8,7 @@ import uuid
 from typing import Any
 
 from ..model.jobs import Job, Phase
+from ..model.units import format_duration
 
 
 class Card:
@@ -15,10 +16,10 @@ class Card:
 
     def __init__(self, shell: Any) -> None:
         self._shell = shell
-        self._since = time.monotonic()
         self._id = f"gpu-{uuid.uuid4().hex}"
         self._shown = ""
         self._job: Job | None = None
+        self._path = _Path()
         # A terminal can't update what it printed: there only a change of phase or reason is worth a line.
         self._updates = getattr(shell, "kernel", None) is not None
         self._settled = False
@@ -28,20 +29,22 @@ class Card:
         if self._settled:
             return
         before, self._job = self._job, job
+        now = time.time()
+        self._path.at(job, now)
         if before and not self._updates and (before.phase, before.reason) == (job.phase, job.reason):
             return
-        self._publish(describe(job, time.time()))
+        self._publish(job, self._path.text(now), _why(job, now))
 
     def settle(self, job: Job | None = None) -> None:
         """Leave one quiet line: the job's output comes now, or it has ended."""
         if self._settled:
             return
         self._settled = True
-        job = job or self._job
+        job = self._job or job
         if self._shown and job is not None:
-            waited = time.monotonic() - self._since
-            where = f" on {job.cluster}" if job.cluster else ""
-            self._publish(f"Job {job.id}{where}: first output after {_seconds(waited)}")
+            now = time.time()
+            waited = format_duration(now - job.created)
+            self._publish(job, self._path.text(now), f"first output after {waited}")
 
     def end(self, job: Job) -> None:
         """Settle for a job that ended without any output."""
@@ -49,18 +52,60 @@ class Card:
             return
         self._settled = True
         if self._shown:
-            self._publish(describe(job, time.time()))
+            now = time.time()
+            self._path.at(job, job.ended or now)
+            self._publish(job, self._path.text(now), _why(job, now))
 
-    def _publish(self, text: str) -> None:
+    def _publish(self, job: Job, path: str, why: str) -> None:
+        where = f" on {job.cluster}" if job.cluster else ""
+        text = f"Job {job.id}{where}: {path}" + (f" ({why})" if why else "")
         if text == self._shown:
             return
+        rich = (
+            f"<small>Job <code>{html.escape(job.id)}</code>{html.escape(where)}: <b>{html.escape(path)}</b>"
+            + (f" – {html.escape(why)}" if why else "")
+            + "</small>"
+        )
         self._shell.display_pub.publish(
-            data={"text/plain": text, "text/html": f"<small>{html.escape(text)}</small>"},
+            data={"text/plain": text, "text/html": rich},
             metadata={},
             transient={"display_id": self._id},
             update=bool(self._shown),
         )
         self._shown = text
+
+
+class _Path:
+    """The phases that a job went through, and when each began as far as it was seen."""
+
+    def __init__(self) -> None:
+        self._steps: list[tuple[Phase, float]] = []
+
+    def at(self, job: Job, now: float) -> None:
+        if not self._steps:
+            self._steps.append((Phase.QUEUED, job.requeued or job.created))
+        if job.phase is not self._steps[-1][0]:
+            began = job.started if job.phase is Phase.RUNNING and job.started else now
+            self._steps.append((job.phase, max(began, self._steps[-1][1])))
+
+    def text(self, now: float) -> str:
+        ends = [began for _, began in self._steps[1:]] + [now]
+        parts = [
+            phase.value if phase.ended else f"{phase} {format_duration(end - began)}"
+            for (phase, began), end in zip(self._steps, ends, strict=True)
+        ]
+        return " → ".join(parts)
+
+
+def _why(job: Job, now: float) -> str:
+    """Say why a job is where it is, as far as something is known."""
+    if job.unreachable_since is not None and not job.phase.ended:
+        return f"its cluster has not been heard for {format_duration(now - job.unreachable_since)}, it goes on there"
+    if job.phase is Phase.RUNNING:
+        return "no output yet"
+    if job.reason:
+        return job.reason.message
+    return "waiting to be placed" if job.phase is Phase.QUEUED else ""
 
 
 def describe(job: Job, now: float) -> str:
@@ -69,27 +114,17 @@ def describe(job: Job, now: float) -> str:
     :param now: seconds since the epoch, by this machine's clock.
     """
     where = f" on {job.cluster}" if job.cluster else ""
-    since = _seconds(now - (job.started or job.created))
+    since = format_duration(now - (job.started or job.created))
     why = f": {job.reason.message}" if job.reason else ""
     if job.unreachable_since is not None and not job.phase.ended:
-        lost = _seconds(now - job.unreachable_since)
-        return f"Job {job.id} {job.phase}{where}; its cluster has not been heard for {lost}, it goes on there"
+        return f"Job {job.id} {job.phase}{where}; {_why(job, now)}"
     match job.phase:
         case Phase.QUEUED:
             return f"Job {job.id} queued for {since}{why or ': waiting to be placed'}"
         case Phase.STARTING:
             return f"Job {job.id} starting{where}{why}, {since} since it was submitted"
         case Phase.RUNNING | Phase.SUSPENDED:
-            return f"Job {job.id} {job.phase}{where} for {since}, no output yet"
+            return f"Job {job.id} {job.phase}{where} for {since}"
         case _:
-            took = _seconds((job.ended or now) - (job.started or job.created))
+            took = format_duration((job.ended or now) - (job.started or job.created))
             return f"Job {job.id} {job.phase}{where} after {took}{why}"
-
-
-def _seconds(duration: float) -> str:
-    whole = max(0, round(duration))
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600} h {whole % 3600 // 60} min"

@@ -1,0 +1,245 @@
+"""What ``%gpu`` can do: come back to jobs, look at the platform, keep defaults."""
+
+from __future__ import annotations
+
+import itertools
+import shlex
+import time
+from collections import Counter
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from .. import errors
+from ..client import local
+from ..client.naming import job_named
+from ..client.options import nearest
+from ..model.jobs import ENDED, Attempt, Cell, Command, Function, Job, Phase, Script
+from ..model.units import format_duration, format_size
+from . import handle
+from .config import GpuMagics
+from .tables import Table
+from .waiting import describe
+
+if TYPE_CHECKING:
+    from ..client import Client
+
+#: jobs that `%gpu jobs` shows
+LISTED = 20
+
+HELP = """Come back to a job, also from a new kernel; look at the platform; keep defaults.
+
+    %gpu jobs [--all]          your jobs that are open, newest first; with --all those that have ended, too
+    %gpu show ID               all about one job
+    %gpu logs ID [--tail N]    print its output so far as text, or the last N lines of it
+    %gpu output ID             show its output so far, as if it had run here
+    %gpu attach ID             show its output from the beginning, and go on until it ends
+    %gpu result ID             give the value that it left; its --out names come into this notebook
+    %gpu cancel ID             end it
+    %gpu status [ID]           say how it is and why it waits; without ID: the platform and its GPUs
+    %gpu config [NAME=VALUE …] show the defaults of %%gpu_run, or set them for this notebook; NAME= takes one back
+    %gpu up, %gpu down         start or stop this machine's own platform; jobs that run go on
+
+ID is a job's id, or the beginning of one; without it the newest job that this notebook has submitted is meant.
+
+Examples
+    %gpu jobs
+    %gpu attach j06ehk
+    %gpu logs --tail 20
+    %gpu config gpus=1 gpu_model=A100
+    job = %gpu attach                    # %gpu show, jobs, config and result give values to work with
+"""
+
+VERBS = ("jobs", "show", "logs", "output", "attach", "result", "cancel", "status", "config", "up", "down", "help")
+
+
+class Verbs:
+    """The verbs, for one shell.
+
+    :param connect: gives the client, and starts the local platform where that is what it takes.
+    :param newest: gives the newest job that was submitted here, or None.
+    """
+
+    def __init__(
+        self, connect: Callable[[], Client], newest: Callable[[], handle.Job[Any] | None], settings: GpuMagics
+    ) -> None:
+        self._connect, self._newest, self._settings = connect, newest, settings
+
+    def run(self, line: str) -> Any:
+        """Do what the line says, and return what is to be shown.
+
+        :raises InvalidRequest: with the nearest verb where it is unknown.
+        """
+        try:
+            words = shlex.split(line)
+        except ValueError as error:
+            raise errors.InvalidRequest(f"%gpu: {error} in: {line}", hint="Close the quotation.") from None
+        if not words or words[0] in ("help", "--help", "-h"):
+            print(HELP, end="")  # noqa: T201 - what a line magic shows
+            return None
+        verb, rest = words[0], words[1:]
+        if verb not in VERBS:
+            hint = nearest(verb, VERBS).replace("Did you mean ", "Did you mean %gpu ")
+            raise errors.InvalidRequest(f"%gpu has no verb {verb!r}", hint=hint or f"There are: {', '.join(VERBS)}")
+        found: Any = getattr(self, f"_{verb}")(rest)
+        return found
+
+    # --- one job ---------------------------------------------------------------------------------------------
+
+    def _handle(self, verb: str, words: list[str]) -> handle.Job[Any]:
+        """Return the job that the words name, which must be one or none."""
+        if len(words) > 1 or any(word.startswith("-") for word in words):
+            raise _usage(verb, words)
+        if words:
+            return handle.Job(self._connect, job_named(self._connect(), words[0]))
+        newest = self._newest()
+        if newest is None:
+            raise errors.InvalidRequest(
+                f"%gpu {verb}: this notebook has submitted no job yet",
+                hint=f"Name one: %gpu {verb} ID. %gpu jobs lists them.",
+            )
+        return newest
+
+    def _show(self, words: list[str]) -> Table:
+        job = self._handle("show", words).status()
+        client = self._connect()
+        return Table(("about", "what"), _facts(job, client.attempts(job.id), time.time()))
+
+    def _logs(self, words: list[str]) -> None:
+        words, tail = list(words), None
+        if "--tail" in words:
+            at = words.index("--tail")
+            if not words[at + 1 : at + 2] or not words[at + 1].isdigit():
+                raise errors.InvalidRequest("%gpu logs: --tail takes a number of lines", hint="%gpu logs ID --tail 20")
+            tail = int(words[at + 1])
+            del words[at : at + 2]
+        text = self._handle("logs", words).logs()
+        if tail is not None:
+            text = "".join(text.splitlines(keepends=True)[-tail:] if tail else [])
+        print(text, end="")  # noqa: T201 - what a line magic shows
+
+    def _output(self, words: list[str]) -> None:
+        self._handle("output", words).output()
+
+    def _attach(self, words: list[str]) -> None:
+        self._handle("attach", words).attach()
+
+    def _result(self, words: list[str]) -> Any:
+        return self._handle("result", words).result()
+
+    def _cancel(self, words: list[str]) -> None:
+        job = self._handle("cancel", words)
+        job.cancel()
+        print(describe(job.status(), time.time()))  # noqa: T201 - what a line magic shows
+
+    def _status(self, words: list[str]) -> Table | None:
+        if not words:
+            return self._platform()
+        print(describe(self._handle("status", words).status(), time.time()))  # noqa: T201 - what a line magic shows
+        return None
+
+    # --- all jobs, the platform ------------------------------------------------------------------------------
+
+    def _jobs(self, words: list[str]) -> handle.JobList:
+        if words not in ([], ["--all"]):
+            raise _usage("jobs", words, ("--all",))
+        phases = () if words else [phase for phase in Phase if phase not in ENDED]
+        found = itertools.islice(self._connect().iter_jobs(phases=phases), LISTED)
+        return handle.JobList([handle.Job(self._connect, job) for job in found])
+
+    def _platform(self) -> Table:
+        client = self._connect()
+        status, open_phases = client.status(), [phase for phase in Phase if phase not in ENDED]
+        jobs = Counter(job.phase for job in client.iter_jobs(phases=open_phases))
+        rows = [
+            ("platform", f"{client.url} ({'this machine' if status.local else 'remote'}, {status.version})"),
+            ("you", f"{status.user} ({status.role})"),
+            ("jobs", ", ".join(f"{count} {phase}" for phase, count in jobs.items()) or "none open"),
+        ]
+        for cluster in client.clusters():
+            capacity = cluster.get("capacity") or {}
+            models = Counter(gpu["model"] for gpu in capacity.get("gpus", ()))
+            gpus = ", ".join(f"{count} × {model}" for model, count in models.items())
+            state = "closed for new jobs" if cluster.get("drained") else str(cluster.get("state", ""))
+            rows.append((f"cluster {cluster['name']}", f"{state}; {gpus or capacity.get('gpu_note') or 'no GPU'}"))
+        return Table(("about", "what"), rows)
+
+    def _config(self, words: list[str]) -> Table:
+        for word in words:
+            name, sign, text = word.partition("=")
+            if not sign:
+                raise errors.InvalidRequest(
+                    f"%gpu config does not understand {word!r}",
+                    hint="Write NAME=VALUE, such as gpus=1; NAME= takes it back.",
+                )
+            self._settings.set(name, text)
+        rows = self._settings.rows()
+        if words:
+            named = {word.partition("=")[0].strip().lstrip("-").replace("-", "_") for word in words}
+            rows = [row for row in rows if row[0] in named]
+        return Table(("setting", "value", "meaning"), rows)
+
+    def _up(self, words: list[str]) -> None:
+        if words:
+            raise _usage("up", words)
+        found = local.ensure()
+        print(f"Runs: {found.url} (process {found.pid}, {found.version})")  # noqa: T201 - what a line magic shows
+
+    def _down(self, words: list[str]) -> None:
+        if words:
+            raise _usage("down", words)
+        stopped = local.stop()
+        said = "Stopped. Jobs that run go on." if stopped else "No platform runs on this machine."
+        print(said)  # noqa: T201 - what a line magic shows
+
+
+def _usage(verb: str, words: list[str], known: tuple[str, ...] = ()) -> errors.InvalidRequest:
+    usage = next(line.strip() for line in HELP.splitlines() if f"%gpu {verb}" in line).split("  ")[0]
+    hint = nearest(words[0], known) if words else ""
+    return errors.InvalidRequest(
+        f"%gpu {verb} does not understand {shlex.join(words)!r}", hint=f"{hint} Write: {usage}".strip()
+    )
+
+
+def source_line(job: Job) -> str:
+    """Say in one line what the job runs."""
+    match job.spec.source:
+        case Command(argv=argv):
+            return shlex.join(argv)
+        case Script(path=path, args=args):
+            return shlex.join(("python", path, *args))
+        case Function(qualname=qualname):
+            return f"{qualname}(…)"
+        case Cell(code=code):
+            lines = code.strip().splitlines() or [""]
+            return lines[0][:60] + (f" … ({len(lines)} lines)" if len(lines) > 1 else "")
+
+
+def _gpus(job: Job) -> str:
+    resources = job.spec.resources
+    return f"{resources.gpus} {resources.gpu_model or ''}".strip() if resources.gpus else "-"
+
+
+def _facts(job: Job, attempts: tuple[Attempt, ...], now: float) -> list[tuple[str, str]]:
+    resources = job.spec.resources
+    ran = "" if job.started is None else format_duration((job.ended or now) - job.started)
+    rows = [
+        ("job", job.id),
+        ("name", job.spec.name),
+        ("phase", job.phase + (" (asked to end)" if job.cancel_requested and not job.phase.ended else "")),
+        ("why", job.reason.message if job.reason else ""),
+        ("runs", source_line(job)),
+        ("owner", f"{job.owner} (project {job.project})"),
+        ("cluster", job.cluster or ""),
+        ("gpus", _gpus(job)),
+        ("cpus", f"{resources.cpus:g}" if resources.cpus else ""),
+        ("memory", format_size(resources.memory) if resources.memory else ""),
+        ("age", format_duration(max(now - job.created, 0))),
+        ("ran", ran),
+        ("exit code", "" if job.exit_code is None else str(job.exit_code)),
+        ("labels", " ".join(f"{key}={value}" for key, value in job.spec.labels.items())),
+    ]
+    for attempt in attempts:
+        gpus = f" on {' '.join(attempt.gpus)}" if attempt.gpus else ""
+        why = f": {attempt.reason.message}" if attempt.reason else ""
+        rows.append((f"attempt {attempt.number}", f"{attempt.state} at {attempt.cluster}{gpus}{why}"))
+    return [(name, text) for name, text in rows if text]
