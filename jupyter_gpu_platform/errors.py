@@ -6,6 +6,8 @@ The tree, with the stable ``code`` that crosses HTTP in a problem document (RFC 
     ├── InvalidRequest            invalid_request      400   a flag, field, body or cursor is wrong
     │   ├── InvalidCursor         invalid_cursor       400
     │   ├── BodyTooLarge          body_too_large       413
+    │   ├── NotPicklable          not_picklable        400   a value that is to be sent can't be
+    │   ├── CaptureTooLarge       capture_too_large    400   what a cell takes along is over the limit
     │   └── DigestMismatch        digest_mismatch      400   an object's bytes are not those that its name promises
     ├── Unauthenticated           unauthenticated      401   no token, or one that is unknown, expired or revoked
     ├── Forbidden                 forbidden            403   known, but not allowed
@@ -64,6 +66,14 @@ class BodyTooLarge(InvalidRequest):
 
 class DigestMismatch(InvalidRequest):
     code, status = "digest_mismatch", 400
+
+
+class NotPicklable(InvalidRequest):
+    code = "not_picklable"
+
+
+class CaptureTooLarge(InvalidRequest):
+    code = "capture_too_large"
 
 
 class Unauthenticated(GpuPlatformError):

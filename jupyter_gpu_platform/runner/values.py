@@ -57,13 +57,13 @@ class CannotPack(Exception):
 class CannotLoad(Exception):
     """*name* can't be made here: *why*, and what to do (*hint*). ``code``: values_failed | python_mismatch.
 
-    ``loaded`` holds what came before it in the file: pairs (entry, value).
+    ``loaded`` holds what came before it in the file, by name.
     """
 
     def __init__(self, name: str, why: str, hint: str, code: str = "values_failed") -> None:
         super().__init__(why, hint)
         self.name, self.why, self.hint, self.code = name, why, hint, code
-        self.loaded: List[Tuple[Dict[str, Any], Any]] = []
+        self.loaded: Dict[str, Any] = {}
 
     def __str__(self) -> str:
         return "%s\n%s" % (self.why, self.hint)
@@ -297,6 +297,11 @@ class Packer:
             return error
         return None
 
+    @property
+    def python_needed(self) -> bool:
+        """Whether only the same minor version of Python can load the file: functions and classes are bytecode."""
+        return self._python_needed
+
     def note_code(self, code: types.CodeType, *, sent: bool = True) -> None:
         """Remember what *code* uses of the namespace, and its source; *sent*: it is in the file itself."""
         names = _all_names(code)
@@ -330,6 +335,7 @@ class Packer:
             "buffers": buffers,
             "imports": sorted(self._imports),
             "sources": dict(_sources(self._files)),
+            "cells": _cells(self._files),
             "path": _own_path(),
         }
 
@@ -384,6 +390,14 @@ def _sources(files: Iterable[str]) -> Iterator[Tuple[str, str]]:
                 yield name, text
 
 
+def _cells(files: Iterable[str]) -> Dict[str, int]:
+    """Give the numbers of the notebook's cells behind *files*, by which tracebacks call them."""
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython is not None else None
+    numbers = getattr(getattr(shell, "compile", None), "_filename_map", {})
+    return {name: numbers[name] for name in files if name in numbers}
+
+
 def _own_path() -> List[str]:
     """Give the directories of `sys.path` with the user's own modules, not this interpreter's."""
     installed = tuple(os.path.join(p, "") for p in {sys.prefix, sys.base_prefix, sys.exec_prefix})
@@ -434,10 +448,7 @@ class Unpacked:
 
         :raises CannotLoad: one can't be made here; what came before it is in the error's ``loaded``.
         """
-        loaded: Dict[str, Any] = {}
-        for entry, value in self.load_entries():
-            loaded.setdefault(entry["name"], value)
-        return loaded
+        return _by_name(self.load_entries())
 
     def load_entries(self) -> List[Tuple[Dict[str, Any], Any]]:
         """Give all values with their entries, in the order in which they were packed.
@@ -456,7 +467,7 @@ class Unpacked:
                 loaded.append((entry, read(entry)))
             except Exception as error:  # loading runs any class's own code
                 failure = _explain_load(entry["name"], error)
-                failure.loaded = loaded
+                failure.loaded = _by_name(loaded)
                 raise failure from error
         return loaded
 
@@ -521,6 +532,13 @@ class _Unpickler(pickle.Unpickler):
 
     def _fill_class(self, fill: Callable[..., type], cls: type, state: Any) -> type:
         return cls if id(cls) in self._kept else fill(cls, state)
+
+
+def _by_name(loaded: List[Tuple[Dict[str, Any], Any]]) -> Dict[str, Any]:
+    found: Dict[str, Any] = {}
+    for entry, value in loaded:
+        found.setdefault(entry["name"], value)
+    return found
 
 
 def _import_quietly(module: str) -> None:
