@@ -105,6 +105,7 @@ class Connection:
                         raise _Closed(f"{code}: {message}", retry_after)
                     case Got(Welcome() as message):
                         self._failures = 0
+                        self._core.endpoint = endpoint
                         welcome.set_result(message)
                     case _:
                         self._core.take(effect)
@@ -117,6 +118,7 @@ class Connection:
                 group.create_task(self._tick(lambda now: carry_out(self._core.session.tick(now))))
                 group.create_task(self._bulk(endpoint, welcome))
         finally:
+            self._core.endpoint = None
             self._core.detach()
             socket.close()
 

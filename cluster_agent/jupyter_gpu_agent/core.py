@@ -12,18 +12,33 @@ import asyncio
 import logging
 import random
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import TYPE_CHECKING
 
 from jupyter_gpu_platform import errors
 from jupyter_gpu_platform.model.jobs import Reason
 from jupyter_gpu_platform.model.lifecycle import Report
 from jupyter_gpu_platform.model.records import StreamKey
 from jupyter_gpu_platform.model.resources import Capacity
-from jupyter_gpu_platform.wire.messages import Appended, AppendRefused, ClaimResult, Desired, Inspect, Owned, Started
+from jupyter_gpu_platform.wire.messages import (
+    Answer,
+    Appended,
+    AppendRefused,
+    ClaimResult,
+    Desired,
+    Inspect,
+    Owned,
+    Started,
+)
 from jupyter_gpu_platform.wire.session import AgentSession, Changed, Committed, Effect, Got
 from jupyter_gpu_platform.wire.streams import AgentStreams
 
-from .executors import AttemptKey, Executor, OutOfSequence, Wanted
+from .executors import AttemptKey, Executor, Incoming, InputAnswer, OutOfSequence, Wanted
+
+if TYPE_CHECKING:
+    from .connection import Endpoint
+    from .objects import Objects
 
 logger = logging.getLogger(__name__)
 
@@ -33,6 +48,8 @@ CLAIM_PATIENCE = 30.0
 APPEND_PATIENCE = 20.0
 #: seconds between two tries to carry out what is wanted of an attempt, at most
 RETRY_AT_MOST = 30.0
+#: answers kept for one attempt; a runner asks one question at a time
+ANSWERS = 8
 
 _EndKey = tuple[str, int, str]
 
@@ -45,6 +62,9 @@ class Core:
         self.session = AgentSession()
         self.streams = AgentStreams()
         self.capacity = Capacity()
+        #: the service that this agent is connected to
+        self.endpoint: Endpoint | None = None
+        self._objects: Objects | None = None
         #: set whenever there may be something to send on the bulk socket
         self.bulk_news = asyncio.Event()
         self._executor: Executor | None = None
@@ -53,6 +73,8 @@ class Core:
         self._workers: dict[AttemptKey, asyncio.Task[None]] = {}
         self._news: dict[AttemptKey, asyncio.Event] = {}
         self._room = asyncio.Event()
+        #: what people answered, until its runner has it; in memory only
+        self._answers: dict[AttemptKey, dict[int, str]] = {}
         self._claims: dict[int, asyncio.Future[ClaimResult]] = {}
         self._ends: dict[_EndKey, asyncio.Future[None]] = {}
 
@@ -72,6 +94,8 @@ class Core:
             task.cancel()
         await asyncio.gather(*self._workers.values(), return_exceptions=True)
         await self.executor.close()
+        if self._objects is not None:
+            await self._objects.close()
 
     # --- the connection's side ---------------------------------------------------------------------------------
 
@@ -93,6 +117,8 @@ class Core:
                 future = self._claims.pop(answer.request, None)
                 if future is not None and not future.done():
                     future.set_result(answer)
+            case Got(Answer() as answer):
+                self._take_answer(answer)
             case Got(Inspect(request=request)):
                 self._send(self.session.inspected(request, self.executor.owned(), self.capacity))
             case Got(Appended() | AppendRefused() as answer):
@@ -108,6 +134,17 @@ class Core:
                     future_end = self._ends.pop((report.job, report.attempt, report.incarnation), None)
                     if future_end is not None and not future_end.done():
                         future_end.set_result(None)
+
+    def _take_answer(self, answer: Answer) -> None:
+        key = AttemptKey(answer.job, answer.attempt)
+        if key not in self._desired:
+            return  # nothing of it is here (any more)
+        answers = self._answers.setdefault(key, {})
+        # The first answer counts: a person's second click must not change what the code is just being told.
+        answers.setdefault(answer.request, answer.value)
+        while len(answers) > ANSWERS:
+            del answers[min(answers)]
+        self._wake(key)
 
     def _send(self, effects: Sequence[Effect]) -> None:
         if self._emit is not None and effects:
@@ -158,6 +195,7 @@ class Core:
             case "forget":
                 await self.executor.forget(key)
                 self.streams.forget(*key)
+                self._answers.pop(key, None)
                 if self._desired.get(key) is item:
                     del self._desired[key]
                 self.session.forgotten(Owned(job=key.job, attempt=key.attempt))
@@ -215,13 +253,16 @@ class Core:
     def fenced(self, key: AttemptKey) -> bool:
         return self.streams.refusal(key.job, key.attempt) is not None
 
-    async def wait_wanted(self, key: StreamKey, generation: int, durable: int, timeout: float) -> Wanted:
+    async def wait_wanted(self, key: StreamKey, generation: int, durable: int, inputs: int, timeout: float) -> Wanted:
         attempt = AttemptKey(key.job, key.attempt)
+        if attempt in self._answers:
+            later = {request: value for request, value in self._answers[attempt].items() if request > inputs}
+            self._answers[attempt] = later
         deadline = asyncio.get_running_loop().time() + timeout
         while True:
             news = self._news.setdefault(attempt, asyncio.Event())
             wanted = self._wanted(attempt, key)
-            if wanted.generation > generation or wanted.durable > durable:
+            if wanted.generation > generation or wanted.durable > durable or wanted.inputs:
                 return wanted
             try:
                 async with asyncio.timeout_at(deadline):
@@ -233,7 +274,27 @@ class Core:
         item, durable = self._desired.get(attempt), self.streams.durable(key)
         if item is None:
             return Wanted(0, "run", 0, 10.0, durable)
-        return Wanted(item.generation, item.action, item.interrupts, item.grace, durable)
+        answers = tuple(InputAnswer(*answer) for answer in sorted(self._answers.get(attempt, {}).items()))
+        return Wanted(item.generation, item.action, item.interrupts, item.grace, durable, answers)
+
+    def fetch(self, key: AttemptKey, digest: str) -> AbstractAsyncContextManager[Incoming]:
+        return self._transfers().fetch(key, digest)
+
+    async def store(
+        self, key: AttemptKey, incarnation: str, digest: str, size: int, body: AsyncIterable[bytes]
+    ) -> None:
+        await self._transfers().store(key, incarnation, digest, size, body)
+
+    def _transfers(self) -> Objects:
+        if self.endpoint is None:
+            raise errors.Unavailable("no control service is connected", hint="Try again.")
+        if self._objects is None:
+            # Imported when first needed: its HTTP library takes longer than all else that an agent imports.
+            from .objects import Objects
+
+            self._objects = Objects()
+        self._objects.endpoint = self.endpoint
+        return self._objects
 
     def _wake(self, key: AttemptKey) -> None:
         news = self._news.pop(key, None)

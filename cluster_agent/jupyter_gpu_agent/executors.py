@@ -15,7 +15,8 @@ Rules that both sides keep:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Mapping
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -35,6 +36,13 @@ class AttemptKey(NamedTuple):
     attempt: int
 
 
+class InputAnswer(NamedTuple):
+    """What somebody typed where the code asked: it goes to the runner and nowhere else."""
+
+    request: int
+    value: str
+
+
 class Wanted(NamedTuple):
     """What a runner must know of its attempt, and how far its output is safe."""
 
@@ -45,6 +53,16 @@ class Wanted(NamedTuple):
     grace: float
     #: the next seq that is not yet committed
     durable: int
+    #: answers to the code's questions that the runner has not yet said it has
+    inputs: tuple[InputAnswer, ...] = ()
+
+
+class Incoming(NamedTuple):
+    """An object on its way to a runner."""
+
+    #: bytes
+    size: int
+    pieces: AsyncIterator[bytes]
 
 
 class OutOfSequence(Exception):
@@ -130,8 +148,28 @@ class AgentCore(Protocol):
     def fenced(self, key: AttemptKey) -> bool:
         """The service takes nothing more of this attempt: its runner must stop everything and exit."""
 
-    async def wait_wanted(self, key: StreamKey, generation: int, durable: int, timeout: float) -> Wanted:
-        """Answer when the generation or the durable seq is greater than those given, or after *timeout* seconds."""
+    async def wait_wanted(self, key: StreamKey, generation: int, durable: int, inputs: int, timeout: float) -> Wanted:
+        """Answer when the generation or the durable seq is greater than those given, or after *timeout* seconds.
+
+        :param inputs: the last answer that the runner has: it is let go of, and a later one is news, too.
+        """
+
+    def fetch(self, key: AttemptKey, digest: str) -> AbstractAsyncContextManager[Incoming]:
+        """Open an object that the attempt's spec names.
+
+        :raises NotFound: it names none such.
+        :raises Unavailable: it can't be had now, or breaks off; try again.
+        """
+
+    async def store(
+        self, key: AttemptKey, incarnation: str, digest: str, size: int, body: AsyncIterable[bytes]
+    ) -> None:
+        """Store an object that the attempt has made, passing it on as it comes; returns once it is committed.
+
+        :raises ClaimLost: the incarnation doesn't hold the attempt.
+        :raises InvalidRequest: the bytes are not what the digest names, or too many.
+        :raises Unavailable: it can't be stored now; try again.
+        """
 
     async def ended(self, report: Report) -> None:
         """Report an attempt's end; returns when the service has committed it.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
 
@@ -12,8 +13,8 @@ import httpx
 import msgspec
 
 from .. import errors
-from ..model.jobs import Attempt, Job, JobSpec, Phase
-from . import finding, protocol, streams, transport
+from ..model.jobs import Attempt, Job, JobSpec, ObjectRef, Phase
+from . import finding, protocol, streams, transfers, transport
 from .protocol import (
     Call,
     Change,
@@ -103,7 +104,7 @@ class AsyncClient:
         return self._endpoint != endpoint
 
     async def _call(self, call: Call[T]) -> T:
-        patience = Patience(time.monotonic(), repeatable=call.repeatable)
+        patience = Patience(time.monotonic(), repeatable=call.repeatable, limit=call.patience)
         while True:
             endpoint = await self._current()
             failure, body = await self._try(call, endpoint)
@@ -124,8 +125,9 @@ class AsyncClient:
                 call.method,
                 endpoint.url + call.path,
                 params=list(call.params),
-                content=call.body,
+                content=call.body if call.upload is None else transfers.pieces_async(call.upload),
                 headers=protocol.request_headers(endpoint, call),
+                timeout=transport.TIMEOUT if call.upload is None else transport.UPLOAD_TIMEOUT,
             )
         except httpx.TransportError as error:
             failure = transport.lost(error, endpoint)
@@ -303,6 +305,55 @@ class AsyncClient:
 
     async def events(self, job_id: str, *, after: int = 0, limit: int | None = None) -> tuple[Event, ...]:
         return await self._call(protocol.events(job_id, after=after, limit=limit))
+
+    # --- values and answers ----------------------------------------------------------------------------------
+
+    async def put_object(self, digest: str, size: int, chunks: transfers.Chunks) -> ObjectRef:
+        """Keep bytes under their SHA-256; sends nothing where they are there already.
+
+        :param chunks: gives them from the beginning; called again for each try.
+        """
+        try:
+            await self._call(protocol.look_for_object(digest))
+        except errors.NotFound:
+            return await self._call(protocol.put_object(digest, size, chunks))
+        return ObjectRef(digest=digest, size=size)
+
+    async def get_object(self, digest: str, path: Path) -> None:
+        """Write one's own object to *path*, which is there only once all of it has come.
+
+        :raises NotFound: there is no such object, or it is another's.
+        """
+        patience, call = Patience(time.monotonic(), limit=protocol.STREAM_PATIENCE), protocol.get_object(digest)
+        with transfers.Download(digest, path) as download:
+            while True:
+                endpoint = await self._current()
+                try:
+                    async with self._http.stream(
+                        call.method,
+                        endpoint.url + call.path,
+                        headers=protocol.request_headers(endpoint, call),
+                        timeout=transport.stream_timeout(None),
+                    ) as response:
+                        if response.is_success:
+                            download.begin()
+                            async for chunk in response.aiter_raw(transfers.PIECE):
+                                download.feed(chunk)
+                            return download.finish()
+                        failure = protocol.refused(response.status_code, response.headers, await response.aread())
+                except httpx.TransportError as error:
+                    failure = transport.lost(error, endpoint)
+                    failure.error.__cause__ = error
+                if not await self._moved(endpoint, failure):
+                    await self._pause(patience, failure)
+
+    async def answer(self, job_id: str, request: int, value: str) -> None:
+        """Answer what the job's code asks by `input`. It may be lost: answer again until ``input_reply`` is recorded.
+
+        :param request: the number in the ``input`` record.
+        :raises Conflict: nothing runs that could be answered.
+        """
+        await self._call(protocol.answer(job_id, request, value))
 
     # --- output and changes ----------------------------------------------------------------------------------
 

@@ -17,8 +17,9 @@ from urllib.parse import quote
 import msgspec
 
 from .. import errors
-from ..model.jobs import Attempt, Job, JobSpec, Phase
+from ..model.jobs import Attempt, Job, JobSpec, ObjectRef, Phase
 from ..runtime import RuntimeFile
+from .transfers import Chunks
 
 API = "/api/v1"
 #: seconds for which a call that can't get through is tried again
@@ -112,9 +113,16 @@ class Call(Generic[T]):
     decode: Callable[[bytes], T]
     params: Sequence[tuple[str, str]] = ()
     body: bytes | None = None
+    #: sent piece by piece in the body's place
+    upload: Chunks | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
     #: sending it twice does what sending it once does
     repeatable: bool = True
+
+    @property
+    def patience(self) -> float:
+        """Seconds for which it is tried again; an upload alone may take longer than other calls are tried."""
+        return PATIENCE if self.upload is None else STREAM_PATIENCE
 
     @property
     def deletes(self) -> bool:
@@ -338,6 +346,29 @@ def events(job_id: str, *, after: int = 0, limit: int | None = None) -> Call[tup
         decode=lambda body: msgspec.json.decode(body, type=_Events).items,
         params=_params(after=after or None, limit=limit),
     )
+
+
+def answer(job_id: str, request: int, value: str) -> Call[None]:
+    body = msgspec.json.encode({"request": request, "value": value})
+    return Call(method="POST", path=_path("jobs", job_id, "input"), decode=_nothing, body=body)
+
+
+def look_for_object(digest: str) -> Call[None]:
+    return Call(method="HEAD", path=_path("objects", digest), decode=_nothing)
+
+
+def put_object(digest: str, size: int, chunks: Chunks) -> Call[ObjectRef]:
+    return Call(
+        method="PUT",
+        path=_path("objects", digest),
+        decode=lambda body: msgspec.json.decode(body, type=ObjectRef),
+        upload=chunks,
+        headers={"Content-Length": str(size), "Content-Type": "application/octet-stream"},
+    )
+
+
+def get_object(digest: str) -> Call[None]:
+    return Call(method="GET", path=_path("objects", digest), decode=_nothing)
 
 
 def output(job_id: str, *, after: str = "", limit: int | None = None) -> Call[OutputPage]:

@@ -13,6 +13,8 @@ from .protocol import Endpoint, Failure, Trouble
 TIMEOUT = httpx.Timeout(30.0, connect=5.0)
 #: seconds of silence on a stream after which it counts as dead; the service sends something every 10
 STREAM_SILENCE = 30.0
+#: an upload's answer waits until a disk or an object store has all of it
+UPLOAD_TIMEOUT = httpx.Timeout(30.0, connect=5.0, read=300.0)
 
 
 def checked(url: str) -> str:

@@ -17,7 +17,7 @@ from ..model.resources import Capacity
 PROTOCOL = 1
 
 #: What this release can do beyond the protocol's first form; a peer's hello says what it can.
-CAPABILITIES: tuple[str, ...] = ("interrupt", "inspect", "output.zlib")
+CAPABILITIES: tuple[str, ...] = ("interrupt", "inspect", "output.zlib", "objects", "answer")
 
 #: One WebSocket message's greatest size, bytes.
 MAX_MESSAGE = 8 * 2**20
@@ -179,6 +179,16 @@ class Inspect(Message, frozen=True, kw_only=True, tag="inspect"):
     request: int
 
 
+class Answer(Message, frozen=True, kw_only=True, tag="answer"):
+    """What somebody typed where an attempt's code asks. May be lost or come twice; is in no log and no store."""
+
+    job: str
+    attempt: int
+    #: which question: the number in its ``input`` record
+    request: int
+    value: str
+
+
 # --- bulk ------------------------------------------------------------------------------------------------------
 
 
@@ -227,4 +237,6 @@ class AppendRefused(Message, frozen=True, kw_only=True, tag="append_refused"):
 FromAgent = (
     Ping | Pong | Refused | Hello | CapacityReport | Reports | Claim | DesiredAck | Inspected | BulkHello | Append
 )
-FromService = Ping | Pong | Refused | Welcome | Delta | ReportsAck | ClaimResult | Inspect | Appended | AppendRefused
+FromService = (
+    Ping | Pong | Refused | Welcome | Delta | ReportsAck | ClaimResult | Inspect | Answer | Appended | AppendRefused
+)

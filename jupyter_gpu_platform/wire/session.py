@@ -20,6 +20,7 @@ from .messages import (
     CAPABILITIES,
     MAX_MESSAGE,
     PROTOCOL,
+    Answer,
     CapacityReport,
     Claim,
     ClaimResult,
@@ -53,7 +54,7 @@ PORTION = MAX_MESSAGE // 4
 _encoder = msgspec.msgpack.Encoder()
 
 #: Messages that may go only to a peer whose hello names the capability.
-NEEDS: dict[type[Message], str] = {Inspect: "inspect", Inspected: "inspect"}
+NEEDS: dict[type[Message], str] = {Inspect: "inspect", Inspected: "inspect", Answer: "answer"}
 
 
 # --- effects ---------------------------------------------------------------------------------------------------
@@ -254,7 +255,7 @@ class AgentSession:
                 return [committed]
             case ClaimResult(request=request):
                 return [Got(message)] if self._claims.pop(request, None) else []
-            case Inspect():
+            case Inspect() | Answer():
                 return [Got(message)]
         return refuse("unexpected", f"{type(message).__name__} is not for a control socket")
 
@@ -473,6 +474,18 @@ class ServiceSession:
 
     def answer(self, result: ClaimResult) -> list[Effect]:
         return [Send(result)] if self.live else []
+
+    def tell(self, answer: Answer) -> list[Effect]:
+        """Pass on what somebody typed.
+
+        :raises Conflict: the agent can't take that.
+        :raises Unavailable: the session has not begun.
+        """
+        if not self.live:
+            raise errors.Unavailable("the agent is just connecting")
+        if not self.declares(NEEDS[Answer]):
+            raise errors.Conflict("code on this cluster can't be answered", hint="Update the cluster's agent.")
+        return [Send(answer)]
 
     def inspect(self) -> tuple[int, list[Effect]]:
         """Ask what the agent really holds.

@@ -55,7 +55,7 @@ async def test_a_fenced_attempt_is_told_so() -> None:
 
 
 async def test_nothing_is_wanted_but_to_run_until_the_service_speaks() -> None:
-    wanted = await Core().wait_wanted(KEY, 0, 1, 0.01)
+    wanted = await Core().wait_wanted(KEY, 0, 1, 0, 0.01)
     assert (wanted.generation, wanted.action, wanted.durable) == (0, "run", 1)
 
 

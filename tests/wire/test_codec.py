@@ -70,6 +70,7 @@ FROM_SERVICE: list[Message] = [
     messages.ReportsAck(seq=1),
     messages.ClaimResult(request=1, granted=True, max_output_bytes=1024),
     messages.Inspect(request=1),
+    messages.Answer(job="j1", attempt=1, request=2, value="42"),
     messages.Appended(job="j1", attempt=1, next_seq=2, credit=1024),
     messages.AppendRefused(job="j1", attempt=1, code="claim_lost", message="fenced"),
 ]

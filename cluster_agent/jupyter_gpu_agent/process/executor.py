@@ -37,7 +37,7 @@ GPU_LOOK = 10.0
 AGAIN = 1.0
 #: records handed over at once (bytes)
 BATCH = 2**20
-#: greater than any generation: asks about durable output alone
+#: greater than any generation or question: asks about durable output alone
 ANY_GENERATION = 2**62
 
 
@@ -268,4 +268,4 @@ class ProcessExecutor:
 
     async def _wait_until_durable(self, folder: AttemptFolder, spool: Spool, stream: StreamKey) -> None:
         while (durable := self._core.durable(stream)) < spool.next and not self._core.fenced(folder.key):
-            await self._core.wait_wanted(stream, ANY_GENERATION, durable, 20.0)
+            await self._core.wait_wanted(stream, ANY_GENERATION, durable, ANY_GENERATION, 20.0)

@@ -14,11 +14,20 @@ from typing import Any
 
 import msgspec
 from tornado.httpserver import HTTPServer
+from tornado.iostream import StreamClosedError
 from tornado.netutil import bind_unix_socket
-from tornado.web import Application, HTTPError, RequestHandler
+from tornado.web import Application, HTTPError, RequestHandler, stream_request_body
 
-from jupyter_gpu_platform.errors import ClaimLost, Unavailable
-from jupyter_gpu_platform.model.jobs import Reason
+from jupyter_gpu_platform.bodies import Body
+from jupyter_gpu_platform.errors import (
+    BodyTooLarge,
+    ClaimLost,
+    GpuPlatformError,
+    InvalidRequest,
+    NotFound,
+    Unavailable,
+)
+from jupyter_gpu_platform.model.jobs import MAX_OBJECT_BYTES, Reason
 from jupyter_gpu_platform.model.lifecycle import Report
 from jupyter_gpu_platform.model.records import StreamKey
 
@@ -79,6 +88,7 @@ class LinkServer:
             (r"/v1/attempts/([^/]+)/(\d+)/(\d+)/records", RecordsHandler, {"link": self}),
             (r"/v1/attempts/([^/]+)/(\d+)/(\d+)/wanted", WantedHandler, {"link": self}),
             (r"/v1/attempts/([^/]+)/(\d+)/(\d+)/ended", EndedHandler, {"link": self}),
+            (r"/v1/attempts/([^/]+)/(\d+)/(\d+)/objects/([0-9a-f]{64})", ObjectHandler, {"link": self}),
         ]
         application = Application(handlers, log_function=lambda _: None)
         self._server = HTTPServer(application, max_body_size=LARGEST_POST, max_buffer_size=LARGEST_POST)
@@ -103,7 +113,7 @@ class LinkHandler(RequestHandler):
         self.link = link
 
     def prepare(self) -> None:
-        job, attempt, replica = self.path_args
+        job, attempt, replica = self.path_args[:3]
         expected = f"Bearer {self.link.token(job, int(attempt))}"
         if not hmac.compare_digest(self.request.headers.get("Authorization", ""), expected):
             raise HTTPError(401)
@@ -155,10 +165,13 @@ class WantedHandler(LinkHandler):
         generation, durable = int(self.get_query_argument("generation")), int(self.get_query_argument("durable"))
         if core.fenced(self.attempt):
             return self.answer(410)
-        wanted = await core.wait_wanted(self.key, generation, durable, PARK)
+        # A runner that is older than this agent asks nothing, so it has had no answer.
+        inputs = int(self.get_query_argument("inputs", "0"))
+        wanted = await core.wait_wanted(self.key, generation, durable, inputs, PARK)
         if core.fenced(self.attempt):
             return self.answer(410)
-        return self.answer(200, **wanted._asdict())
+        answers = [answer._asdict() for answer in wanted.inputs]
+        return self.answer(200, **{**wanted._asdict(), "inputs": answers})
 
 
 class EndedHandler(LinkHandler):
@@ -178,3 +191,82 @@ class EndedHandler(LinkHandler):
             return self.answer(503)
         self.link.on_ended(self.attempt)
         return self.answer(200)
+
+
+@stream_request_body
+class ObjectHandler(LinkHandler):
+    """Values in and out, passed through."""
+
+    _body: Body | None = None
+    _storing: asyncio.Task[None] | None = None
+
+    async def get(self, *path: str) -> None:
+        digest = path[3]
+        try:
+            async with self.link.core.fetch(self.attempt, digest) as (size, pieces):
+                self.set_header("Content-Length", str(size))
+                self.set_header("Content-Type", "application/octet-stream")
+                async for piece in pieces:
+                    self.write(piece)
+                    await self.flush()
+        except StreamClosedError:
+            return None  # the runner is gone
+        except GpuPlatformError as error:
+            return self._broken_off() if self._headers_written else self._refuse(error)
+        self.finish()
+        return None
+
+    def _broken_off(self) -> None:
+        """Close the connection before the body's end: the runner sees that it is short, and asks again."""
+        self._finished = True
+        self.request.connection.detach().close()  # type: ignore[union-attr]  # Tornado's own connections have it
+        self.on_finish()
+
+    def prepare(self) -> None:
+        super().prepare()
+        if self.request.method != "PUT":
+            return
+        # Beyond the limit the service refuses; here the runner must come to read that.
+        self.request.connection.set_max_body_size(2**62)  # type: ignore[union-attr]  # Tornado's own connections have it
+        incarnation = self.get_query_argument("incarnation")
+        size = int(self.request.headers.get("Content-Length", -1))
+        body = self._body = Body()
+        self._storing = asyncio.create_task(self._store(incarnation, self.path_args[3], size, body))
+        self._storing.add_done_callback(lambda _: body.end())  # what still comes is read and dropped
+
+    async def _store(self, incarnation: str, digest: str, size: int, body: Body) -> None:
+        if size < 0:
+            raise InvalidRequest("an object needs a Content-Length")
+        if size > MAX_OBJECT_BYTES:
+            raise BodyTooLarge(f"an object may have {MAX_OBJECT_BYTES} bytes")
+        await self.link.core.store(self.attempt, incarnation, digest, size, body)
+
+    async def data_received(self, chunk: bytes) -> None:
+        if self._body is not None:
+            await self._body.feed(chunk)
+
+    def on_connection_close(self) -> None:
+        super().on_connection_close()
+        if self._storing is not None:
+            self._storing.cancel()
+
+    async def put(self, *path: str) -> None:
+        assert self._body is not None, "prepare() begins it"
+        assert self._storing is not None, "prepare() begins it"
+        self._body.end()
+        try:
+            await self._storing
+        except GpuPlatformError as error:
+            return self._refuse(error)
+        return self.answer(200)
+
+    def _refuse(self, error: GpuPlatformError) -> None:
+        self.clear_header("Content-Length")
+        self.set_header("Content-Type", "application/json")
+        match error:
+            case ClaimLost():
+                return self.answer(410)
+            case NotFound() | InvalidRequest():
+                return self.answer(error.status, code=error.code, message=error.message)
+            case _:
+                return self.answer(503)

@@ -167,11 +167,11 @@ class Transaction:
 
     def put_object(self, stored: rows.StoredObject) -> bool:
         """Add an object; False where its owner has it already: then that one stays, and counts as used now."""
-        statement = tables.insert_missing(self.connection.dialect, tables.stored_object)
-        if self.connection.execute(statement, msgspec.structs.asdict(stored)).rowcount == 1:
-            return True
-        self.use_object(stored)
-        return False
+        if self.stored_object(stored.organisation, stored.owner, stored.digest) is not None:
+            self.use_object(stored)
+            return False
+        self.connection.execute(insert(tables.stored_object), msgspec.structs.asdict(stored))
+        return True
 
     def use_object(self, stored: rows.StoredObject) -> None:
         """Keep an object for another while."""

@@ -62,7 +62,7 @@ class MemoryCore:
     def fenced(self, key):
         return key in self.is_fenced
 
-    async def wait_wanted(self, key, generation, durable, timeout):
+    async def wait_wanted(self, key, generation, durable, inputs, timeout):
         attempt = AttemptKey(key.job, key.attempt)
 
         def news():

@@ -169,7 +169,8 @@ class Platform:
         return agent
 
     async def submit(self, **spec: object) -> Job:
-        full = JobSpec(source=Command(argv=("true",)), **{"resources": Resources(gpus=1), **spec})  # type: ignore[arg-type]
+        plain = {"source": Command(argv=("true",)), "resources": Resources(gpus=1)}
+        full = JobSpec(**{**plain, **spec})  # type: ignore[arg-type]  # a spec's fields have many types
         return (await self.first.services.jobs.create([full], ADA, None))[0]
 
     async def running(self, agent: FakeAgent, incarnation: str = "inc", **spec: object) -> Job:

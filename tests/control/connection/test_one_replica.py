@@ -124,7 +124,7 @@ async def test_interrupts_reach_the_parked_runner(database_url: str, tmp_path: P
     async with opened(database_url, tmp_path) as platform:
         agent = await platform.add_agent()
         job = await platform.running(agent)
-        parked = asyncio.create_task(agent.core.wait_wanted(StreamKey(job.id, 1), 1, 10**6, 20.0))
+        parked = asyncio.create_task(agent.core.wait_wanted(StreamKey(job.id, 1), 1, 10**6, 0, 20.0))
         await platform.first.services.jobs.interrupt(job.id, ADA)
         wanted = await parked
         assert (wanted.action, wanted.interrupts) == ("run", 1)
