@@ -73,9 +73,9 @@ class Function(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     #: what the call is called in lists and errors
     qualname: Name
-    #: the function, as `runner.values` packs it: one entry named ``function``
+    #: the function, as `runner.values` packs it: ``function``, an entry of kind "call"; those of kind "in" are globals
     function: ObjectRef
-    #: arguments of one or several calls, packed likewise: entry ``<index>`` is a pair (args, kwargs)
+    #: arguments of one or several calls, packed likewise: ``<index>``, of kind "call", is a pair (args, kwargs)
     arguments: ObjectRef
     #: which of them
     index: Annotated[int, msgspec.Meta(ge=0, le=100_000)] = 0

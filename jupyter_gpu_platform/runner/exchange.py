@@ -26,7 +26,9 @@ class Unstartable(Exception):
 
 
 def load(path: str, shell: Any) -> dict[str, Any]:
-    """Return the values in the file *path*, whose functions get the shell's namespace as their globals.
+    """Put the values of kind "in" that the file *path* holds into the shell's namespace; return the others by name.
+
+    Its functions get that namespace as their globals.
 
     :raises Unstartable: ``python_mismatch`` or ``values_failed``.
     """
@@ -36,9 +38,11 @@ def load(path: str, shell: Any) -> dict[str, Any]:
         unpacked = values.Unpacked(path, shell.namespace)
         unpacked.add_path()
         shell.name_cells(unpacked.header.get("cells") or {})
-        return unpacked.load()
+        entries = unpacked.load_entries()
     except values.CannotLoad as error:
         raise Unstartable(error.code, "%s. %s" % (error.why, error.hint)) from error
+    shell.namespace.update((entry["name"], value) for entry, value in entries if entry["kind"] == "in")
+    return {entry["name"]: value for entry, value in entries if entry["kind"] != "in"}
 
 
 def deletions(code: str) -> set[str]:

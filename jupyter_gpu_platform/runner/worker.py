@@ -59,7 +59,7 @@ def _run_in_shell(asking: Asking, writer: framing.Writer) -> int:
             outcome = shell.call(function, args, kwargs, started)
         else:
             if source.get("values"):
-                shell.namespace.update(exchange.load(objects[source["values"]["digest"]], shell))
+                exchange.load(objects[source["values"]["digest"]], shell)
             known = set(shell.namespace)
             frontend = source.get("frontend") or {}
             outcome = shell.run(source["code"], int(source.get("execution_count") or 1), frontend, started)

@@ -338,9 +338,9 @@ class Attempt:
         """Call *function* as a job; it is packed as if it came from a notebook."""
         notebook = {"__name__": "__main__"}
         packed, arguments = Packer(notebook, limit=2**30), Packer(notebook, limit=2**30)
-        packed.add("function", function)
-        arguments.add("0", ((), {}))
-        arguments.add("1", (args, changes.pop("kwargs", {})))
+        packed.add("function", function, "call")
+        arguments.add("0", ((), {}), "call")
+        arguments.add("1", (args, changes.pop("kwargs", {})), "call")
         refs = {"function": self.agent.store(packed), "arguments": self.agent.store(arguments)}
         return self.start({"type": "function", "qualname": function.__name__, "index": 1, **refs}, **changes)
 
