@@ -1,71 +1,171 @@
-"""A job in the user's hands: what ``%%gpu_run --detach`` returns."""
+"""A job in the user's hands: what the magics, ``gpu.run``, ``fn.submit`` and ``gpu.attach`` return.
+
+Works in a notebook, where output shows as if the code had run there, and in plain Python, where it goes to the
+terminal. Whoever waits, blocking or in a coroutine, waits for the same future (`client.ending`).
+"""
 
 from __future__ import annotations
 
 import html
-import threading
 import time
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeVar
-
-from IPython.core.getipython import get_ipython
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import Future
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, cast, overload
 
 from .. import errors
-from ..model.jobs import Job
+from ..model import jobs
+from ..model.units import format_duration
 from . import failures
-from .following import Feed, watch
-from .replay import Replay
+from .tables import Table
 from .waiting import describe
 
 if TYPE_CHECKING:
-    from ..client import Client, OutputPage
+    from ..client import Client
+    from ..client.terminal import Terminal
+    from .outcomes import Outcome
 
 T = TypeVar("T")
+R = TypeVar("R")
 
 #: A display of this type stands for a job: front ends that know it load the job's own output log into the cell.
 MIME = "application/vnd.jupyter-gpu-platform.job+json"
 
 
-class JobHandle:
+class Job(Generic[R]):
     """A job to come back to.
 
-    ``job.status()`` says how it is, ``job.wait()`` waits for its end, ``job.output()`` shows what it has put out so
-    far as if it had run here, ``job.attach()`` goes on showing it until the end, ``job.logs()`` returns its text,
-    ``job.cancel()`` ends it. A new kernel finds it again with ``%gpu attach ID``.
+    ``job.status()`` says how it is, ``job.wait()`` waits for its end, ``job.result()`` also returns its value or
+    raises what it raised; in a coroutine ``await job`` does. ``job.output()`` shows what it has put out so far as if
+    it had run here, ``job.attach()`` goes on showing it until the end, ``job.logs()`` returns its text,
+    ``job.cancel()`` ends it. ``gpu.attach(ID)`` or ``%gpu attach ID`` find it again from anywhere.
+
+    Each method raises the `errors.GpuPlatformError` that the service raises, or `errors.Unavailable` when that can't
+    be reached for 30 seconds; the job goes on.
     """
 
-    def __init__(self, connect: Callable[[], Client], job: Job) -> None:
+    def __init__(self, connect: Callable[[], Client], job: jobs.Job, *, own: bool | None = None) -> None:
+        """:param own: whether the job belongs to who asks; found out when it matters, where absent."""
         self._connect = connect
         self._job = job
+        self._own = own
+        self._read: Outcome | None = None
 
     @property
     def id(self) -> str:
         return self._job.id
 
-    def status(self) -> Job:
-        """Return the job as it is now."""
+    @property
+    def name(self) -> str:
+        return self._job.spec.name
+
+    @property
+    def phase(self) -> jobs.Phase:
+        """What the job does now; asks the service."""
+        return self.status().phase
+
+    def status(self) -> jobs.Job:
+        """Return all that is known of the job now."""
         self._job = self._ask(lambda client: client.job(self.id))
         return self._job
 
-    def wait(self, timeout: float | None = None) -> Job:
-        """Wait until the job has ended and return it, whether it ended well or not.
+    # --- waiting ---------------------------------------------------------------------------------------------
+
+    def wait(self, timeout: float | None = None) -> jobs.Job:
+        """Wait until the job has ended and return all that is known of it, whether it ended well or not.
 
         :param timeout: seconds; for ever when absent.
         :raises TimeoutError: it has not ended by then. It goes on.
         """
-        end = None if timeout is None else time.monotonic() + timeout
-        pause, alarm = 0.05, threading.Event()
-        while not (job := self.status()).phase.ended:
-            left = pause if end is None else min(pause, end - time.monotonic())
-            if left <= 0:
-                raise TimeoutError(f"job {self.id} is {job.phase} after {timeout:g} s; it goes on")
-            alarm.wait(left)
-            pause = min(pause * 1.5, 2.0)
+        try:
+            return self._ended(self.ending().result(timeout))
+        except TimeoutError:
+            raise self._late(timeout) from None
+        except errors.GpuPlatformError as error:
+            raise failures.readable(error) from None
+
+    def result(self, timeout: float | None = None) -> R:
+        """Wait for the job and return its value: what the function returned, or a cell's last expression gave.
+
+        A command has no value: then it returns None, where the command ended well.
+
+        :param timeout: seconds; for ever when absent.
+        :raises TimeoutError: it has not ended by then. It goes on.
+        :raises BaseException: what the job's code raised: its own type where it could be kept and is known here, else
+            a child of `FarError` with its name. The traceback shown is the job's.
+        :raises JobFailed: it ended badly in another way.
+        :raises ValueMissing: it ended well, but its value was not kept, is somebody else's, or can't be made here.
+        """
+        return cast(R, self.outcome(self.wait(timeout)).given())
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        """Wait for the job and return what :meth:`result` raises; None where it ended well.
+
+        :param timeout: seconds; for ever when absent.
+        :raises TimeoutError: it has not ended by then. It goes on.
+        """
+        return self.outcome(self.wait(timeout)).error
+
+    def value(self, name: str, timeout: float | None = None) -> Any:
+        """Wait for the job and return what it kept under *name* (``--out``).
+
+        :param timeout: seconds; for ever when absent.
+        :raises TimeoutError: it has not ended by then. It goes on.
+        :raises ValueMissing: there is no such value; the message says why.
+        """
+        return self.outcome(self.wait(timeout)).value(name)
+
+    async def aresult(self, timeout: float | None = None) -> R:
+        """Do what :meth:`result` does, in a coroutine; ``await job`` is the same without a timeout."""
+        import asyncio
+
+        try:
+            future = await asyncio.to_thread(self.ending)
+            job = self._ended(await asyncio.wait_for(asyncio.wrap_future(future), timeout))
+        except TimeoutError:
+            raise self._late(timeout) from None
+        return cast(R, (await asyncio.to_thread(self.outcome, job)).given())
+
+    def __await__(self) -> Generator[Any, None, R]:
+        return self.aresult().__await__()
+
+    def ending(self) -> Future[jobs.Job]:
+        """Return what gives the job once it has ended, for those who wait for several."""
+        (future,) = self._ask(lambda client: client.endings.of([self.id]))
+        return future
+
+    def outcome(self, job: jobs.Job) -> Outcome:
+        """Return what the job, ended as *job* says, left behind; read once."""
+        from . import outcomes
+
+        if self._read is None or self._read.job.attempt != job.attempt:
+            self._read = self._ask(lambda client: outcomes.read(client, job, own=self._is_own(client)))
+        return self._read
+
+    def _is_own(self, client: Client) -> bool:
+        if self._own is None:
+            self._own = client.status().user == self._job.owner
+        return self._own
+
+    def _ended(self, job: jobs.Job) -> jobs.Job:
+        self._job = job
         return job
 
+    def _late(self, timeout: float | None) -> TimeoutError:
+        return TimeoutError(f"job {self.id} has not ended after {timeout or 0:g} s; it goes on")
+
+    # --- output ----------------------------------------------------------------------------------------------
+
     def output(self) -> None:
-        """Show under this cell what the job has put out so far; an error of its code is shown, not raised."""
-        replay = Replay(get_ipython())
+        """Show what the job has put out so far; an error of its code is shown, not raised."""
+        shell = failures.current_shell()
+        if shell is None:
+            terminal = _terminal(self.id)
+            for record in self._records():
+                terminal.show(record)
+            return
+        from .replay import Replay
+
+        replay = Replay(shell)
         for record in self._records():
             replay.record(record)
         replay.release()
@@ -75,29 +175,85 @@ class JobHandle:
         """Return the text that the job has printed so far: stdout and stderr, results and errors, in their order."""
         return "".join(_text(record) for record in self._records())
 
-    def cancel(self) -> Job:
-        """End the job: politely, then by force after its grace period."""
-        self._job = self._ask(lambda client: client.cancel(self.id))
-        return self._job
-
-    def attach(self) -> None:
+    def attach(self, *, on_interrupt: Literal["cancel", "detach"] = "detach") -> None:
         """Show the job's output from its beginning until it ends, and raise what it raised.
 
-        Interrupting leaves the job running.
+        :param on_interrupt: what Ctrl-C does: leave the job running, or interrupt and then cancel it.
+        :raises BaseException: as :meth:`result`.
+        :raises KeyboardInterrupt: the wait was interrupted.
         """
+        shell = failures.current_shell()
+        if shell is None:
+            self._print(on_interrupt)
+            return
+        from .following import Feed, watch
+
         feed = Feed(self._connect, lambda client: client.job(self.id))
-        self._job = watch(get_ipython(), feed, on_interrupt="detach")
+        try:
+            self._job = watch(shell, feed, on_interrupt=on_interrupt)
+        except failures.FarError as far:
+            original = self.outcome(self.status()).error or far
+            if far.shown:
+                # It was replayed when it came: not a second time.
+                original.__dict__["_render_traceback_"] = far._render_traceback_
+            raise original.with_traceback(None) from original.__cause__
+
+    def _print(self, on_interrupt: Literal["cancel", "detach"]) -> None:
+        terminal, held = _terminal(self.id), None
+        try:
+            for record in self._connect().follow(self.id):
+                if held is not None and record["type"] not in ("values", "exit"):
+                    terminal.show(held)
+                    held = None
+                if record["type"] == "error":
+                    # The last one becomes the exception that is raised, and Python shows that.
+                    held = record
+                else:
+                    terminal.show(record)
+        except KeyboardInterrupt:
+            if on_interrupt == "cancel":
+                self.cancel()
+            raise
+        if error := self.outcome(self.status()).error:
+            raise error.with_traceback(None)
+        if held is not None:
+            terminal.show(held)
 
     def _records(self) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = []
-        page = self._page("")
+        page = self._ask(lambda client: client.output(self.id))
         while page.records:
             found += page.records
-            page = self._page(page.cursor)
+            cursor = page.cursor
+            page = self._ask(lambda client: client.output(self.id, after=cursor))  # noqa: B023 - used at once
         return found
 
-    def _page(self, after: str) -> OutputPage:
-        return self._ask(lambda client: client.output(self.id, after=after))
+    # --- acting ----------------------------------------------------------------------------------------------
+
+    def interrupt(self) -> jobs.Job:
+        """Raise KeyboardInterrupt in the job's code, as Ctrl-C would.
+
+        :raises Conflict: it runs no code now.
+        """
+        return self._ended(self._ask(lambda client: client.interrupt(self.id)))
+
+    def cancel(self) -> jobs.Job:
+        """End the job: politely, then by force after its grace period."""
+        return self._ended(self._ask(lambda client: client.cancel(self.id)))
+
+    def retry(self) -> jobs.Job:
+        """Run the ended job again, as its next attempt.
+
+        :raises Conflict: it has not ended.
+        """
+        return self._ended(self._ask(lambda client: client.retry(self.id)))
+
+    def delete(self) -> None:
+        """Delete the ended job, its output and its values.
+
+        :raises Conflict: it has not ended.
+        """
+        self._ask(lambda client: client.delete(self.id))
 
     def _ask(self, question: Callable[[Client], T]) -> T:
         try:
@@ -105,20 +261,68 @@ class JobHandle:
         except errors.GpuPlatformError as error:
             raise failures.readable(error) from None
 
+    # --- showing ---------------------------------------------------------------------------------------------
+
     def __repr__(self) -> str:
         return f"<{describe(self._job, time.time())}>"
 
     def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, Any]:
         job = self._job
-        come_back = f"%gpu attach {job.id}"
+        said = describe(job, time.time()) if job.phase.ended else f"Job {job.id} runs on its own."
+        come_back = f"%gpu attach {job.id}" if failures.current_shell() else f"gpu.attach({job.id!r})"
         return {
             MIME: {"format": 1, "job": job.id, "name": job.spec.name, "created": job.created},
             "text/html": (
-                f"<div>Job <code>{html.escape(job.id)}</code> runs on its own. Come back with "
+                f"<div>{html.escape(said).replace(job.id, f'<code>{job.id}</code>')} Come back with "
                 f"<code>{html.escape(come_back)}</code>.</div>"
             ),
-            "text/plain": f"Job {job.id} runs on its own. Come back with: {come_back}",
+            "text/plain": f"{said} Come back with: {come_back}",
         }
+
+
+class JobList(Sequence[Job[Any]]):
+    """Some jobs, newest first; shows as a table."""
+
+    HEAD = ("id", "name", "phase", "GPUs", "cluster", "created", "ran", "why")
+
+    def __init__(self, found: Sequence[Job[Any]]) -> None:
+        self._jobs = list(found)
+
+    def __len__(self) -> int:
+        return len(self._jobs)
+
+    @overload
+    def __getitem__(self, index: int) -> Job[Any]: ...
+    @overload
+    def __getitem__(self, index: slice) -> JobList: ...
+    def __getitem__(self, index: int | slice) -> Job[Any] | JobList:
+        return JobList(self._jobs[index]) if isinstance(index, slice) else self._jobs[index]
+
+    @property
+    def table(self) -> Table:
+        now = time.time()
+        return Table(self.HEAD, [_row(job._job, now) for job in self._jobs], empty="no jobs")
+
+    def __repr__(self) -> str:
+        return repr(self.table)
+
+    def _repr_html_(self) -> str:
+        return self.table._repr_html_()
+
+
+def _row(job: jobs.Job, now: float) -> tuple[str, ...]:
+    resources = job.spec.resources
+    gpus = f"{resources.gpus} {resources.gpu_model or ''}".strip() if resources.gpus else "-"
+    ran = "" if job.started is None else format_duration((job.ended or now) - job.started)
+    created = f"{format_duration(max(now - job.created, 0))} ago"
+    why = job.reason.message if job.reason else ""
+    return (job.id, job.spec.name or "-", str(job.phase), gpus, job.cluster or "-", created, ran, why)
+
+
+def _terminal(job_id: str) -> Terminal:
+    from ..client.terminal import Terminal
+
+    return Terminal(job=job_id)
 
 
 def _text(record: dict[str, Any]) -> str:
@@ -134,3 +338,7 @@ def _text(record: dict[str, Any]) -> str:
             return f"[output is missing here: {record.get('message', '')}]\n"
         case _:
             return ""
+
+
+#: The name by which the magics know it.
+JobHandle = Job
