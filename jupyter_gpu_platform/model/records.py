@@ -17,8 +17,8 @@ input           ``request`` (from 1, per attempt), ``prompt``, ``password`` (boo
 input_reply     ``request``: it was answered; the answer itself is in no log
 values          what was kept of the job's values: ``object`` ({digest, size} or null), ``encoding`` ("pickle" |
                 "json"), ``entries`` (list of {name, kind, type, summary, size}; kind is "out" | "result" |
-                "exception"), ``failed`` (list of {name, code, message}; code is "not_assigned" | "deleted" |
-                "not_picklable" | "too_large")
+                "exception"), ``failed`` (list of {name, kind, code, message}; code is "not_assigned" | "deleted" |
+                "not_picklable" | "too_large" | "not_kept"). A cell's result is named ``_``, a function's ``result``
 gap             ``message``, ``code``: output is missing here and why ("output_limit", "supervisor_killed", …)
 exit            ``exit_code``, ``signal``, ``reason`` ({code, message} or null): always the last one of an attempt
 =============== ====================================================================================

@@ -288,6 +288,8 @@ class Supervisor:
 
     def _read(self, fd: int) -> bool:
         """Read once; returns whether there was something."""
+        if fd not in self.sources:
+            return False  # a message read meanwhile had it read to its end
         try:
             data = os.read(fd, PIPE)
         except BlockingIOError:
@@ -475,13 +477,15 @@ class Supervisor:
     def _upload(self) -> None:
         """Send what the worker kept, unless it is stopped or interrupted, and record what became of it."""
         kept, interrupts = self.kept, self.interrupts
-        if kept is None or self.dismissed:
+        if kept is None:
             return
-        if kept["entries"]:
+        if kept["entries"] and not self.dismissed:
             self.transfers.upload(self.results)
             while self.uploaded is None and not (self.dismissed or self.killing or self.interrupts > interrupts):
                 self._step()
             self.transfers.give_up()
+        if self.dismissed:
+            return
         interrupted = {"code": "not_kept", "message": "stopped before it was kept"}
         ref, failure = self.uploaded or (None, interrupted)
         if ref is None:

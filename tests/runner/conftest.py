@@ -181,6 +181,8 @@ class FakeAgent:
             return None if isinstance(trouble, str) else trouble
         server = self.server
         with self.changed:
+            if server is None:
+                return None
             self.changed.wait_for(
                 lambda: (
                     self.generation > generation

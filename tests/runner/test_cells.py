@@ -31,7 +31,20 @@ def test_messages_come_in_the_order_in_which_they_were_made(attempt, agent):
     assert attempt.finish()["exit_code"] == 0
     types = attempt.types()
     assert types == [
-        *("stream", "stream", "display", "stream", "display", "clear", "comm", "comm", "display", "result", "values", "exit")
+        *(
+            "stream",
+            "stream",
+            "display",
+            "stream",
+            "display",
+            "clear",
+            "comm",
+            "comm",
+            "display",
+            "result",
+            "values",
+            "exit",
+        )
     ]
     records = agent.records
     assert [r["text"] for r in records if r["type"] == "stream"] == ["one\n", "bad\n", "two\n"]
