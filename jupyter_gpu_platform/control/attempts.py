@@ -91,7 +91,11 @@ class Attempts:
             raise errors.Unauthenticated("the agent was revoked")
         epoch = leases.connected(tx, agent_id, holder_id=holder.holder_id, url=holder.url, now=now)
         tx.put_agent(replace(agent, version=hello.version, seen=now, boot_id=hello.boot_id))
-        tx.put_cluster(replace(cluster, state="connected", capacity=hello.capacity, capacity_at=now))
+        tx.put_cluster(
+            replace(
+                cluster, state="connected", capacity=hello.capacity, capacity_at=now, capabilities=hello.capabilities
+            )
+        )
         unknown = self._set_unknown_apart(tx, cluster.name, hello.owned, now)
         wanted = []
         for attempt in tx.attempts_of(cluster.name):

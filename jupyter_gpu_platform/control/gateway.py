@@ -6,15 +6,15 @@ import asyncio
 import contextlib
 import logging
 import secrets
-from collections.abc import Callable, Coroutine
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Collection, Coroutine
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 from msgspec.structs import replace
 from tornado.websocket import WebSocketClosedError, WebSocketHandler
 
 from .. import errors
-from ..wire.messages import BulkHello, Desired, Inspected
+from ..wire.messages import Answer, BulkHello, Desired, Inspected
 from ..wire.session import HEARTBEAT
 from . import leases
 from .attempts import PAGE, Holder
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from .store.transaction import Transaction
 
 log = logging.getLogger(__name__)
+
+S = TypeVar("S", bound=msgspec.Struct)
 
 #: The generation of a tombstone for an attempt that the store doesn't know: newer than any that another store gave.
 _LAST_GENERATION = 2**62
@@ -296,15 +298,22 @@ class Gateway:
         known, agents = await self._services.reader.run(look)
         if known:
             raise errors.Conflict(f"attempt {job}.{attempt} is known", hint="Cancel its job.")
-        agents = [agent for agent in agents if not agent.revoked]
-        if not agents:
-            raise errors.Unavailable(f"cluster {cluster} has no agent")
-        agent_id = max(agents, key=lambda agent: agent.seen or 0.0).id
-        body = msgspec.msgpack.encode(_Forget(job, attempt))
+        await self._tell(_last_seen(agents, cluster), "forget", msgspec.msgpack.encode(_Forget(job, attempt)))
+
+    async def pass_on(self, cluster: str, answer: Answer) -> None:
+        """Pass what somebody typed to the agent whose attempt asks for it. It is not kept, and may be lost.
+
+        :raises Conflict: the agent can't take answers.
+        :raises Unavailable: no agent of the cluster is connected.
+        """
+        agents = await self._services.reader.agents(cluster)
+        await self._tell(_last_seen(agents, cluster), "answer", msgspec.msgpack.encode(answer))
+
+    async def _tell(self, agent_id: str, verb: str, body: bytes) -> None:
         if agent_id in self._live:
-            await self.answer(agent_id, "forget", body)
+            await self.answer(agent_id, verb, body)
         else:
-            await self._elsewhere(agent_id, "forget", body)
+            await self._elsewhere(agent_id, verb, body)
 
     async def _elsewhere(self, agent_id: str, verb: str, body: bytes) -> bytes:
         services = self._services
@@ -326,17 +335,32 @@ class Gateway:
             raise errors.Unavailable(f"agent {agent_id} is not connected here any more")
         if verb == "inspect":
             return msgspec.msgpack.encode(await socket.inspect())
+        if verb == "answer":
+            socket.pass_on(_decoded(body, Answer))
+            return b""
         if verb == "forget":
-            try:
-                asked = msgspec.msgpack.decode(body, type=_Forget)
-            except msgspec.DecodeError:
-                raise errors.InvalidRequest("this names no attempt") from None
+            asked = _decoded(body, _Forget)
             tombstone = Desired(
                 job=asked.job, attempt=asked.attempt, generation=_LAST_GENERATION, action="forget", grace=10.0
             )
             socket.add([tombstone])
             return b""
         raise errors.NotFound(f"replicas don't ask each other {verb!r}")
+
+
+def _decoded(body: bytes, kind: type[S]) -> S:
+    try:
+        return msgspec.msgpack.decode(body, type=kind)
+    except msgspec.DecodeError:
+        raise errors.InvalidRequest("this names no attempt") from None
+
+
+def _last_seen(agents: Collection[Agent], cluster: str) -> str:
+    """Name the agent that speaks for a cluster now."""
+    agents = [agent for agent in agents if not agent.revoked]
+    if not agents:
+        raise errors.Unavailable(f"cluster {cluster} has no agent")
+    return max(agents, key=lambda agent: agent.seen or 0.0).id
 
 
 async def _forever(step: Callable[[], Coroutine[Any, Any, None]]) -> None:

@@ -152,6 +152,7 @@ class Planner:
                 capacity=cluster.capacity,
                 reachable=cluster.state == "connected",
                 drained=cluster.drained,
+                capabilities=cluster.capabilities,
             )
             for cluster in tx.clusters()
         ]

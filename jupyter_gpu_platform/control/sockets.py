@@ -11,6 +11,7 @@ from .. import errors
 from ..model.records import StreamKey
 from ..wire import codec
 from ..wire.messages import (
+    Answer,
     Append,
     BulkHello,
     CapacityReport,
@@ -180,6 +181,13 @@ class ControlSocket(_Socket):
     def add(self, desired: list[Desired]) -> None:
         """Send what is wanted besides what the change log says."""
         self.do(self.session.aside(desired))
+
+    def pass_on(self, answer: Answer) -> None:
+        """Send what somebody typed.
+
+        :raises Conflict: the agent can't take it.
+        """
+        self.do(self.session.tell(answer))
 
     async def inspect(self) -> Inspected:
         """Ask the agent what it really holds.

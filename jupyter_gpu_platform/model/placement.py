@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from .jobs import Job, Reason
+from .jobs import Cell, Job, JobSpec, Reason
 from .resources import Capacity, Gpu, Resources, fits_gpu
 
 
@@ -20,6 +20,8 @@ class ClusterView(msgspec.Struct, frozen=True, kw_only=True):
     reachable: bool
     #: its admin has closed it for new work
     drained: bool = False
+    #: what its agent can do beyond the protocol's first form
+    capabilities: tuple[str, ...] = ()
 
 
 class Held(msgspec.Struct, frozen=True, kw_only=True):
@@ -143,6 +145,12 @@ def plan(queued: Sequence[Job], clusters: Sequence[ClusterView], held: Sequence[
     return Plan(tuple(placed), waiting)
 
 
+def needs(spec: JobSpec) -> set[str]:
+    """Return the capabilities without which an agent must not be given this."""
+    values = spec.objects or (isinstance(spec.source, Cell) and spec.source.out)
+    return {"objects"} if values else set()
+
+
 def _place(job: Job, rooms: Mapping[str, _Room], blocked: dict[str, int]) -> Placement | Reason:
     request, target = job.spec.resources, job.spec.target.cluster
     if target is not None and target not in rooms:
@@ -155,6 +163,11 @@ def _place(job: Job, rooms: Mapping[str, _Room], blocked: dict[str, int]) -> Pla
     able = [room for room in candidates if room.lack(request) is None]
     if not able:
         return lacks[0]
+    understood = [room for room in able if needs(job.spec) <= set(room.view.capabilities)]
+    if not understood:
+        text = f"the agent of cluster {able[0].view.name} can't bring values into jobs and out of them: update it"
+        return _reason("agent_too_old", text, cluster=able[0].view.name)
+    able = understood
     open_ = [room for room in able if room.view.reachable and not room.view.drained]
     if not open_:
         room = able[0]

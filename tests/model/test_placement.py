@@ -2,8 +2,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from jupyter_gpu_platform.model.jobs import Command, Job, JobSpec
-from jupyter_gpu_platform.model.placement import ClusterView, Held, plan
+from jupyter_gpu_platform.model.jobs import Cell, Command, Job, JobSpec, ObjectRef
+from jupyter_gpu_platform.model.placement import ClusterView, Held, needs, plan
 from jupyter_gpu_platform.model.resources import Capacity, Gpu, Resources
 
 
@@ -54,3 +54,19 @@ def test_what_never_fits_says_so() -> None:
     assert plan([job("a", 1)], [cluster(0)], []).waiting["a"].code == "no_gpu"
     assert plan([job("a", 0, cpus=9)], [cluster(0)], []).waiting["a"].code == "cpus"
     assert plan([job("a", 0)], [], []).waiting["a"].code == "no_cluster"
+
+
+def test_values_go_only_where_the_agent_can_bring_them() -> None:
+    spec = JobSpec(source=Cell(code="1", values=ObjectRef(digest="0" * 64, size=1)))
+    wanting = Job(id="a", spec=spec, owner="a", project="p", organisation="o", created=1.0)
+    old, new = cluster(0), ClusterView(name="west", capacity=Capacity(), reachable=True, capabilities=("objects",))
+    reason = plan([wanting], [old], []).waiting["a"]
+    assert reason.code == "agent_too_old"
+    assert "update it" in reason.message
+    assert [one.cluster for one in plan([wanting], [old, new], []).placed] == ["west"]
+    assert [one.cluster for one in plan([job("b", 0)], [old], []).placed] == ["east"]
+
+
+def test_a_cell_that_only_brings_values_back_needs_it_too() -> None:
+    assert needs(JobSpec(source=Cell(code="x = 1", out=("x",)))) == {"objects"}
+    assert needs(JobSpec(source=Cell(code="1"))) == set()

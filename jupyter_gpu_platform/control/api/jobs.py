@@ -9,6 +9,7 @@ import msgspec
 
 from ... import errors
 from ...model.jobs import Attempt, Job, JobSpec, Phase
+from ...wire.messages import Answer
 from ..store.rows import Event, JobFilter
 from .operation import WRITERS, Call, NoQuery, Operation, Reply, Route
 
@@ -53,6 +54,12 @@ class JobBatch(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 class JobsMade(msgspec.Struct, frozen=True, kw_only=True):
     jobs: list[Job]
+
+
+class InputAnswer(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    #: which of the code's questions this answers: the number in its ``input`` record
+    request: Annotated[int, msgspec.Meta(ge=1, le=2**31)]
+    value: Annotated[str, msgspec.Meta(max_length=65_536)]
 
 
 class AttemptList(msgspec.Struct, frozen=True, kw_only=True):
@@ -127,6 +134,16 @@ async def retry(call: Call) -> Job:
 
 async def abandon(call: Call) -> Job:
     return await call.services.jobs.abandon(job_id(call), call.principal)
+
+
+async def answer_input(call: Call) -> None:
+    """Pass an answer on; it is neither stored nor logged, so whoever sends it looks for the ``input_reply`` record."""
+    answer: InputAnswer = call.body
+    attempt = await call.services.jobs.running(job_id(call), call.principal)
+    if call.services.gateway is None:
+        raise errors.Unavailable("no agent is connected to this process")
+    told = Answer(job=attempt.job, attempt=attempt.number, request=answer.request, value=answer.value)
+    await call.services.gateway.pass_on(attempt.cluster, told)
 
 
 async def delete(call: Call) -> None:
@@ -227,6 +244,21 @@ ROUTES = (
             ("retry", "Queue ended jobs for one more attempt", retry, (409,)),
             ("abandon", "Give up on unreachable jobs, which may still run", abandon, (409,)),
         )
+    ),
+    Route(
+        path="/api/v1/jobs/{job}/input",
+        operations=(
+            Operation(
+                method="POST",
+                name="answer_input",
+                summary="Answer what a job's code asks",
+                answer=answer_input,
+                roles=WRITERS,
+                request=InputAnswer,
+                status=202,
+                also=(409,),
+            ),
+        ),
     ),
     Route(
         path="/api/v1/jobs/{job}/attempts",

@@ -22,12 +22,6 @@ class IncarnationQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     incarnation: Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
 
 
-class Answer(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    #: which of the job's questions this answers: the number in its ``input`` record
-    request: Annotated[int, msgspec.Meta(ge=1, le=2**31)]
-    value: Annotated[str, msgspec.Meta(max_length=65_536)]
-
-
 def _digest(call: Call) -> str:
     digest = call.path["digest"]
     if not _DIGEST.match(digest):

@@ -20,6 +20,7 @@ BODIES: dict[str, Any] = {
     "join": {"token": "no such token"},
     "create_token": {"user": "ada"},
     "shutdown": {},
+    "answer_input": {"request": 1, "value": "42"},
 }
 #: what the path names belongs to role "user"
 OWNED = "{job}"
