@@ -32,5 +32,5 @@ def job_named(client: Client, text: str) -> Job:
     if begun:
         some = ", ".join(job.id for job in begun[:3])
         raise errors.InvalidRequest(f"{len(begun)} jobs begin with {text!r}: {some}…", hint="Write more of the id.")
-    hint = nearest(text, jobs) or "See jupyter gpu ls --all"
+    hint = nearest(text, jobs) or "`jupyter gpu ls --all` lists them, in a notebook `%gpu jobs --all`."
     raise errors.NotFound(f"there is no job {text!r}", hint=hint)

@@ -125,7 +125,7 @@ class Completer:
         last = before[-1] if before else ""
         if last in by_flag and by_flag[last].nargs != 0:
             return _beginning(self._values(last, by_flag[last]), symbol)
-        end = options._end_of_options(before, found._actions)
+        end = options.end_of_options(before, found._actions)
         if end < len(before):
             return []  # the arguments of a script or command: the shell offers files
         if symbol.startswith("-") or cell:

@@ -11,6 +11,8 @@ from .. import errors
 from ..client.options import JOB_OPTIONS, nearest
 from ..model import units
 from . import options
+from .capture import DEFAULT_LIMIT
+from .returning import DEFAULT_EAGER
 
 _BY_NAME = {option.name: option for option in JOB_OPTIONS}
 
@@ -69,12 +71,12 @@ class GpuMagics(Configurable):
         " detach: stop waiting; the job goes on, and holds its GPUs.",
     ).tag(config=True)
     capture_limit = Size(
-        512 * 2**20,
+        DEFAULT_LIMIT,
         help="Bytes of values that a cell may send (default: 512MiB). Above it the cell is refused, with the names"
         " and their sizes, before anything is sent.",
     ).tag(config=True)
     eager_limit = Size(
-        64 * 2**20,
+        DEFAULT_EAGER,
         help="Bytes of values that are loaded when a cell has ended (default: 64MiB). Above it a name becomes a"
         " handle whose .get() loads it.",
     ).tag(config=True)

@@ -13,7 +13,7 @@ import re
 import sys
 import threading
 import time
-from collections.abc import Callable, Collection, Container
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .. import errors
@@ -275,18 +275,23 @@ class Feed:
 
 
 def watch(
-    shell: Any, feed: Feed, *, on_interrupt: OnInterrupt = "cancel", ours: bool = False, sent: Collection[str] = ()
+    shell: Any,
+    feed: Feed,
+    *,
+    on_interrupt: OnInterrupt = "cancel",
+    ours: bool = False,
+    missed: Callable[[str], str] = lambda _name: "",
 ) -> Job:
     """Show a job's output under the cell until it ends, and return the job as it ended.
 
     :param ours: this cell has just submitted it.
-    :param sent: names that went along.
+    :param missed: says what to do about a name that the code didn't find, or nothing.
     :raises FarError: its code raised; a child class with the far class's name.
     :raises JobFailed: it ended badly in another way.
     :raises KeyboardInterrupt: the wait was interrupted.
     :raises GpuPlatformError: the platform could not be reached, or refused.
     """
-    return _Watch(shell, feed, on_interrupt, ours=ours, sent=sent).run()
+    return _Watch(shell, feed, on_interrupt, ours=ours, missed=missed).run()
 
 
 def submitted(feed: Feed) -> Job:
@@ -315,12 +320,14 @@ def _shown_well(error: Exception) -> Exception:
 
 
 class _Watch:
-    def __init__(self, shell: Any, feed: Feed, on_interrupt: OnInterrupt, *, ours: bool, sent: Collection[str]) -> None:
+    def __init__(
+        self, shell: Any, feed: Feed, on_interrupt: OnInterrupt, *, ours: bool, missed: Callable[[str], str]
+    ) -> None:
         self._shell = shell
         self._feed = feed
         self._on_interrupt = on_interrupt
         self._ours = ours
-        self._sent = sent
+        self._missed = missed
         self._replay = Replay(shell)
         self._card = Card(shell)
         self._presses = 0
@@ -458,13 +465,10 @@ class _Watch:
         raise failures.from_job(job)
 
 
-def _not_sent(far: dict[str, Any], namespace: Container[str], sent: Collection[str]) -> str:
-    """Say that a name that was missing there exists here; empty where that is not it."""
-    missing = re.match(r"name '(\w+)' is not defined", str(far.get("evalue", "")))
-    if far.get("ename") != "NameError" or missing is None or missing[1] in sent or missing[1] not in namespace:
-        return ""
-    name = missing[1]
-    return f"`{name}` exists in this notebook but did not go along, since the cell doesn't name it: add --in {name}"
+def _name_not_found(far: dict[str, Any]) -> str:
+    """Return the name that a NameError is about; empty where it is another error."""
+    found = re.match(r"name '(\w+)' is not defined", str(far.get("evalue", "")))
+    return found[1] if found and far.get("ename") == "NameError" else ""
 
 
 _ELSEWHERE = "answer it where there is a keyboard, or cancel it."

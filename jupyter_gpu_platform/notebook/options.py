@@ -189,7 +189,7 @@ def _read(line: str, *, cell: bool) -> tuple[dict[str, Any], tuple[str, ...], bo
     except ValueError as error:
         raise errors.InvalidRequest(f"%%gpu_run: {error} in: {line}", hint="Close the quotation.") from None
     found = parser()
-    cut = _end_of_options(words, found._actions)
+    cut = end_of_options(words, found._actions)
     options, unknown = found.parse_known_args(words[:cut])
     rest = words[cut:]
     if unknown:
@@ -201,7 +201,7 @@ def _read(line: str, *, cell: bool) -> tuple[dict[str, Any], tuple[str, ...], bo
     return vars(options), tuple(rest[1:] if command else rest), command
 
 
-def _end_of_options(words: Sequence[str], actions: Iterable[argparse.Action]) -> int:
+def end_of_options(words: Sequence[str], actions: Iterable[argparse.Action]) -> int:
     """Return where the first word is that neither is an option nor the value of one."""
     takes = {flag for action in actions if action.nargs != 0 for flag in action.option_strings}
     position = 0

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 from .. import errors
 from ..client import local
-from ..client.naming import job_named
 from ..client.options import nearest
 from ..model.jobs import ENDED, Attempt, Cell, Command, Function, Job, Phase, Script
 from ..model.units import format_duration, format_size
@@ -90,6 +89,9 @@ class Verbs:
         if len(words) > 1 or any(word.startswith("-") for word in words):
             raise _usage(verb, words)
         if words:
+            # Imported here: loading the extension stays quick.
+            from ..client.naming import job_named
+
             return handle.Job(self._connect, job_named(self._connect(), words[0]))
         newest = self._newest()
         if newest is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import os
 import threading
@@ -25,6 +26,22 @@ from jupyter_gpu_platform.model.jobs import Job, JobSpec, Phase, Reason, new_job
 from jupyter_gpu_platform.model.records import decode_cursor, encode_cursor
 
 TOKEN = "the-tests-token"
+#: one with GPUs, one without
+CLUSTERS = [
+    {
+        "name": "lab",
+        "state": "connected",
+        "capacity": {
+            "gpus": [
+                {"index": index, "uuid": f"GPU-{index}", "model": "NVIDIA H100 SXM", "memory": 80 * 2**30}
+                for index in range(2)
+            ],
+            "cpus": 64,
+            "memory": 512 * 2**30,
+        },
+    },
+    {"name": "local", "state": "connected", "capacity": {"cpus": 8, "memory": 2**34, "gpu_note": "no driver"}},
+]
 
 
 class FakeJob:
@@ -37,9 +54,14 @@ class FakeJob:
         self.records: list[dict[str, Any]] = []
         self.interrupts = 0
         self.cancels = 0
+        #: (request, value) of each answer that was given
+        self.answers: list[tuple[int, str]] = []
         self.changed = asyncio.Event()
 
     def touch(self) -> None:
+        self.control.changes.append(self.job)
+        self.control.news.set()
+        self.control.news = asyncio.Event()
         self.changed.set()
         self.changed = asyncio.Event()
 
@@ -78,6 +100,12 @@ class FakeControl:
         self.answering = asyncio.Event()
         self.answering.set()
         self.cursors: list[str] = []
+        #: jobs as they were after each change, in order
+        self.changes: list[Job] = []
+        self.news = asyncio.Event()
+        #: by digest
+        self.objects: dict[str, bytes] = {}
+        self.clusters: list[dict[str, Any]] = list(CLUSTERS)
         self.loop = asyncio.new_event_loop()
         self._started = threading.Event()
         self._thread = threading.Thread(target=self._serve, daemon=True)
@@ -92,6 +120,11 @@ class FakeControl:
             (r"/api/v1/jobs/(\w+)", JobHandler),
             (r"/api/v1/jobs/(\w+)/output", OutputHandler),
             (r"/api/v1/jobs/(\w+)/(cancel|interrupt)", ActHandler),
+            (r"/api/v1/jobs/(\w+)/input", InputHandler),
+            (r"/api/v1/jobs/(\w+)/attempts", AttemptsHandler),
+            (r"/api/v1/changes", ChangesHandler),
+            (r"/api/v1/clusters", ClustersHandler),
+            (r"/api/v1/objects/(\w+)", ObjectHandler),
         ]
         app = tornado.web.Application([(path, kind, {"control": self}) for path, kind in routes])  # type: ignore[arg-type]
         app.settings["log_function"] = lambda _: None
@@ -164,8 +197,17 @@ class StatusHandler(Handler):
 
 
 class SubmitHandler(Handler):
+    def get(self) -> None:
+        phases = self.get_query_arguments("phase")
+        jobs = [job.job for job in reversed(self.control.jobs) if not phases or job.job.phase in phases]
+        self.write(msgspec.json.encode({"items": jobs, "next": "", "log_position": len(self.control.changes)}))
+
     async def post(self) -> None:
-        job = FakeJob(self.control, msgspec.json.decode(self.request.body, type=JobSpec))
+        spec = msgspec.json.decode(self.request.body, type=JobSpec)
+        if missing := [ref.digest for ref in spec.objects if ref.digest not in self.control.objects]:
+            self.problem(409, "object_missing", f"object {missing[0]} is not there", hint="Upload it first.")
+            return
+        job = FakeJob(self.control, spec)
         self.control.jobs.append(job)
         self.control.task = asyncio.create_task(self.control.script(job))
         self.set_status(201)
@@ -176,6 +218,57 @@ class JobHandler(Handler):
     def get(self, job_id: str) -> None:
         if job := self.found(job_id):
             self.finish(msgspec.json.encode(job.job))
+
+
+class InputHandler(Handler):
+    def post(self, job_id: str) -> None:
+        if job := self.found(job_id):
+            asked = json.loads(self.request.body)
+            job.answers.append((asked["request"], asked["value"]))
+            job.touch()
+            self.set_status(202)
+
+
+class AttemptsHandler(Handler):
+    def get(self, job_id: str) -> None:
+        if self.found(job_id):
+            self.write({"items": []})
+
+
+class ChangesHandler(Handler):
+    async def get(self) -> None:
+        position = int(self.get_query_argument("after"))
+        while True:
+            while position < len(self.control.changes):
+                job = self.control.changes[position]
+                position += 1
+                change = {"id": position, "time": time.time(), "kind": "job", "object_id": job.id, "payload": job}
+                self.write(msgspec.json.encode(change) + b"\n")
+            await self.flush()
+            await self.control.news.wait()
+
+
+class ClustersHandler(Handler):
+    def get(self) -> None:
+        self.write({"items": self.control.clusters})
+
+
+class ObjectHandler(Handler):
+    def head(self, digest: str) -> None:
+        if digest not in self.control.objects:
+            self.set_status(404)
+
+    def put(self, digest: str) -> None:
+        assert hashlib.sha256(self.request.body).hexdigest() == digest
+        self.control.objects[digest] = self.request.body
+        self.set_status(201)
+        self.write({"digest": digest, "size": len(self.request.body)})
+
+    def get(self, digest: str) -> None:
+        if digest not in self.control.objects:
+            self.problem(404, "not_found", f"there is no object {digest}")
+            return
+        self.finish(self.control.objects[digest])
 
 
 class ActHandler(Handler):
@@ -317,6 +410,8 @@ def _control() -> Iterator[FakeControl]:
 def control(_control: FakeControl) -> FakeControl:
     _control.jobs.clear()
     _control.cursors.clear()
+    _control.objects.clear()
+    _control.clusters[:] = CLUSTERS
     _control.asked.clear()
     return _control
 
