@@ -10,8 +10,12 @@ from __future__ import annotations
 import base64
 import sys
 import time
+from collections.abc import Mapping
 from typing import Any
 
+from IPython.core import page
+
+from ..model.jobs import Reason
 from . import failures
 
 #: How long an error record is kept back, seconds. The last one of a failing cell becomes the exception that the magic
@@ -49,7 +53,7 @@ class Replay:
     def record(self, record: dict[str, Any]) -> None:
         """Show one record."""
         kind = record.get("type")
-        if kind in ("exit", "eof"):
+        if kind in ("exit", "eof", "input", "input_reply", "values"):
             return
         self.release()
         if kind == "stream":
@@ -69,6 +73,8 @@ class Replay:
                 self._held_since = time.monotonic()
             case "comm":
                 self._comms.replay(record)
+            case "payload":
+                self._hand_on(record["payload"])
             case "gap":
                 self._write("stderr", f"[output is missing here: {record.get('message', 'no reason is known')}]\n")
             case _:
@@ -88,6 +94,15 @@ class Replay:
             transient=record.get("transient") or {},
             update=record.get("update", False),
         )
+
+    def _hand_on(self, payload: dict[str, Any]) -> None:
+        """Do what goes with the cell's reply: `print?` shows its page, `%load` fills the next cell."""
+        if getattr(self._shell, "kernel", None) is not None:
+            self._shell.payload_manager.write_payload(payload)
+        elif payload.get("source") == "page":
+            page.page(payload.get("data") or {}, start=payload.get("start", 0))
+        elif payload.get("source") == "set_next_input":
+            self._shell.set_next_input(payload.get("text", ""), replace=payload.get("replace", False))
 
     def flush(self) -> None:
         """Hand over the text that was written."""
@@ -109,13 +124,28 @@ class Replay:
                 type(str(held["ename"]), (Exception,), {}), held.get("evalue", ""), list(held.get("traceback", ()))
             )
 
-    def exception(self) -> BaseException | None:
-        """Return what the code raised: made of the newest error record, and shown by IPython only if not yet here."""
+    def exception(self, reason: Reason | None = None) -> BaseException | None:
+        """Return what the code raised, made of the newest error record; shown by IPython only if not yet shown here.
+
+        :param reason: why the job ended. Where it tells of another error than the record, what was raised had been
+            put out as text (an exception group, a usage error), and only its name and message are left to raise.
+        """
+        raised = reason.details if reason is not None and reason.code == "error" else {}
+        if raised.get("ename") and not self._ends_with(raised):
+            self.release()
+            return failures.from_record(raised, shown=True)
         if self.error is None:
             return None
         shown = self._held is None
         self._held = None
         return failures.from_record(self.error, shown=shown)
+
+    def _ends_with(self, raised: Mapping[str, object]) -> bool:
+        error = self.error
+        # A reason keeps only the beginning of a long text.
+        return error is not None and all(
+            str(error.get(name, "")).startswith(str(raised.get(name) or "")) for name in ("ename", "evalue")
+        )
 
 
 class _Comms:

@@ -36,7 +36,7 @@ class _Bytes(io.RawIOBase):
 class Stream(io.TextIOBase):
     """Text that goes to the supervisor; from a fork of the worker it goes to the file descriptor instead."""
 
-    encoding = "utf-8"
+    encoding = "UTF-8"  # written as in a kernel
     errors = "replace"
     newlines = None
     line_buffering = True

@@ -17,10 +17,14 @@ from .transcripts import Transcript
 #: seconds that a kernel may be silent before a test gives up on it
 PATIENCE = 60.0
 
-#: Run unseen between two cells: the next one finds the names of a fresh kernel, here as in a job.
+#: Run unseen between two cells: the next one finds the names of a fresh kernel, here as in a job, and hears warnings
+#: that an earlier one has heard.
 FORGET = """
 for _name in [name for name in globals() if not name.startswith('_') and name not in _fresh]:
     del globals()[_name]
+import sys as _sys
+for _module in list(_sys.modules.values()):
+    getattr(_module, '__warningregistry__', {}).clear()
 """
 REMEMBER = "_fresh = {*globals(), 'In', 'Out', 'get_ipython', 'exit', 'quit', 'open'}"
 
@@ -122,7 +126,9 @@ def kernel(env: dict[str, str], directory: Path) -> Iterator[Kernel]:
 
 def environment(home: Path) -> dict[str, str]:
     """An environment whose local platform is one of its own, below *home*."""
-    env = {name: value for name, value in os.environ.items() if not name.startswith("JUPYTER_GPU_")}
+    # ipykernel leaves its descriptors alone where it takes itself for a part of a test.
+    unwanted = ("JUPYTER_GPU_", "PYTEST_")
+    env = {name: value for name, value in os.environ.items() if not name.startswith(unwanted)}
     places = {
         "JUPYTER_RUNTIME_DIR": "runtime",
         "JUPYTER_GPU_STATE_DIR": "state",
