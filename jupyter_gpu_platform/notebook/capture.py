@@ -26,9 +26,8 @@ UNCERTAIN_LIMIT = 2**20
 
 #: Names of the shell and of every module; they exist on the other side too, or mean nothing there.
 _HIDDEN = frozenset(
-    "In Out _oh _ih _dh _i _ii _iii exit quit get_ipython open display "
-    "__name__ __doc__ __package__ __loader__ __spec__ __builtin__ __builtins__ __session__".split()
-)
+    ("In", "Out", "_oh", "_ih", "_dh", "_i", "_ii", "_iii", "exit", "quit", "get_ipython", "open", "display")
+).union(("__name__", "__doc__", "__package__", "__loader__", "__spec__", "__builtin__", "__builtins__", "__session__"))
 #: Earlier results. They are sent if the code itself reads them, and only perhaps meant even then.
 _RESULTS = re.compile(r"^(_{1,3}|_\d+|Out)$")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import sys
 import time
 import types
 from typing import Any, Callable, Dict, Iterator, List, Optional, Set, Tuple
@@ -168,12 +169,23 @@ _REASONS: List[Tuple[Tuple[str, ...], str, str]] = [
 ]
 
 
+def _known(value: Any) -> Optional[Tuple[str, str]]:
+    """Give why and the hint for types that can never be pickled."""
+    for base in type(value).__mro__:
+        # Only Python's own types go by their bare names: anybody may call a class Event.
+        root = base.__module__.split(".")[0]
+        if root in getattr(sys, "stdlib_module_names", (root,)) or base.__name__ == "Connection":
+            for names, why, hint in _REASONS:
+                if base.__name__ in names:
+                    return why, hint
+    return None
+
+
 def reason(value: Any, error: Exception) -> Tuple[str, str]:
     """Say why *value* can't be pickled, and what to do instead."""
-    names = [base.__name__ for base in type(value).__mro__]
-    for types_, why, hint in _REASONS:
-        if any(name in types_ for name in names):
-            return why, hint
+    known = _known(value)
+    if known:
+        return known
     if "excessively deep" in str(error) or isinstance(error, RecursionError):
         return "it is nested too deeply to be pickled", "send it in a flatter form, or keep it in a file"
     text = str(error).strip() or type(error).__name__
@@ -188,7 +200,7 @@ def blame(
     :param attempt: pickles a part; gives the error, or None where that works.
     """
     path, end, seen = name, time.monotonic() + BLAME_SECONDS, {id(value)}
-    while True:
+    while not _known(value):
         for step, part in _parts(value):
             if time.monotonic() > end:
                 break

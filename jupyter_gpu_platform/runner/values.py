@@ -178,7 +178,11 @@ def _pickler_class() -> Type[Any]:
                 slots = {name: getattr(obj, name) for name in _SLOTS}
                 arguments = (obj.__code__, obj.__globals__, obj.__closure__)
                 return _make_function, arguments, (dict(obj.__dict__), slots), None, None, _fill_function
-            return super().reducer_override(obj)
+            reduced = super().reducer_override(obj)
+            if isinstance(obj, type) and type(reduced) is tuple and "__slots__" in obj.__dict__:
+                # cloudpickle's skeleton has no slots, and instances of it have a __dict__ that ours lack.
+                reduced[1][3]["__slots__"] = obj.__dict__["__slots__"]
+            return reduced
 
     return _Pickler
 
