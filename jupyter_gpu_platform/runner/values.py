@@ -179,7 +179,8 @@ def _pickler_class() -> Type[Any]:
                 arguments = (obj.__code__, obj.__globals__, obj.__closure__)
                 return _make_function, arguments, (dict(obj.__dict__), slots), None, None, _fill_function
             reduced = super().reducer_override(obj)
-            if isinstance(obj, type) and type(reduced) is tuple and "__slots__" in obj.__dict__:
+            slotted = isinstance(obj, type) and "__slots__" in obj.__dict__ and not hasattr(obj, "_fields")
+            if slotted and type(reduced) is tuple:  # named tuples see to their slots themselves
                 # cloudpickle's skeleton has no slots, and instances of it have a __dict__ that ours lack.
                 reduced[1][3]["__slots__"] = obj.__dict__["__slots__"]
             return reduced

@@ -33,6 +33,14 @@ class Trip(NamedTuple):
 
 
 TRIPS = {
+    "slots of a base and of its subclass": Trip(
+        "class A:\n    __slots__ = ()\nclass B(A):\n    __slots__ = ('x', '_y')\nb = B(); b.x = 1; b._y = 2",
+        "b",
+        "print(b.x, b._y, hasattr(b, '__dict__'))",
+        "1 2 False",
+        "b",
+        "type(new['b']) is old['B'] and new['b']._y == 2",
+    ),
     "dataclass with slots": Trip(
         "import dataclasses\n@dataclasses.dataclass(slots=True, frozen=True)\nclass P:\n    x: int\np = P(1)",
         "p",
