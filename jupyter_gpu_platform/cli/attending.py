@@ -58,18 +58,25 @@ class Attended:
         """Show the job until its end, and return the exit code that stands for that."""
         threading.Thread(target=self._explain_waiting, name="gpu-run-waiting", daemon=True).start()
         try:
-            while True:
-                try:
-                    for record in self._client.follow(self._job.id, self._cursor):
-                        self._speaks.set()
-                        self._take(record)
-                    return self._finish()
-                except KeyboardInterrupt:
-                    self._speaks.set()
-                    if not self._goes_on():
-                        return INTERRUPTED
+            return self._follow()
         finally:
             self._keyboard.drop()
+
+    def _follow(self) -> int:
+        pressed = False
+        while True:
+            try:
+                if pressed:
+                    self._speaks.set()
+                    pressed = False
+                    if not self._goes_on():
+                        return INTERRUPTED
+                for record in self._client.follow(self._job.id, self._cursor):
+                    self._speaks.set()
+                    self._take(record)
+                return self._finish()
+            except KeyboardInterrupt:
+                pressed = True
 
     def _take(self, record: Record) -> None:
         self._cursor = record["cursor"]
@@ -108,19 +115,21 @@ class Attended:
 
         def answer(value: str) -> None:
             threading.Thread(
-                target=self._answer, args=(record["request"], value, answered), name="gpu-answer", daemon=True
+                target=self._answer, args=(record, value, answered), name="gpu-answer", daemon=True
             ).start()
 
         self._keyboard.ask(printable(record["prompt"]), answer, hidden=record.get("password", False))
 
-    def _answer(self, request: int, value: str, answered: threading.Event) -> None:
+    def _answer(self, record: Record, value: str, answered: threading.Event) -> None:
         """Send the answer until the output says that it has arrived."""
         try:
             while not answered.is_set():
-                self._client.answer(self._job.id, request, value)
+                self._client.answer(self._job.id, record["request"], value)
                 answered.wait(ANSWER_AGAIN)
         except errors.GpuPlatformError as error:
             self._view.note(f"[the answer was not taken: {error.message}]")
+            if not answered.is_set():
+                self._ask(record)
 
     def _settle(self) -> None:
         """Wait no longer for an answer to the job's question."""
@@ -141,11 +150,13 @@ class Attended:
             self._view.note(f"Detached; the job goes on. Come back with: jupyter gpu attach {self._job.id}")
             return False
         if choice == "cancel":
-            self._cancelled = True
             self._view.note("Cancelling…")
             self._client.cancel(self._job.id)
+            self._cancelled = True
         elif self._question is not None:
             self._ask(self._question)
+        else:
+            self._view.note("Going on.")
         return True
 
     def _choice(self) -> Choice:

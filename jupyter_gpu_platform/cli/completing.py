@@ -45,13 +45,18 @@ FILES, DIRECTORIES, PROGRAM = Candidate(":files"), Candidate(":dirs"), Candidate
 
 def words_of(line: str) -> list[str]:
     """Return the words behind the program's name in a line up to the cursor; the last one is being written."""
-    try:
-        words = shlex.split(line)
-    except ValueError:  # a quotation that is still open
-        words = line.split()
-    if line[-1:].isspace():
-        words.append("")
+    words = _split(line)
     return words[2:] if words and PurePath(words[0]).name == "jupyter" else words[1:]
+
+
+def _split(line: str) -> list[str]:
+    for quote in ("", "'", '"'):  # one may still be open
+        try:
+            words = shlex.split(line + quote)
+        except ValueError:
+            continue
+        return [*words, ""] if line[-1:].isspace() and not quote else words
+    return line.split()
 
 
 def candidates(words: Sequence[str]) -> list[Candidate]:

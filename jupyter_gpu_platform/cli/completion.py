@@ -9,8 +9,9 @@ from __future__ import annotations
 from .arguments import Parser
 
 BASH = r"""# bash completion of `jupyter gpu` and `jupyter-gpu`
-_jupyter_gpu_before=$(complete -p jupyter 2>/dev/null | sed -n 's/.* -F \([^ ]*\) .*/\1/p')
-[[ $_jupyter_gpu_before == _jupyter_gpu ]] && _jupyter_gpu_before=
+if [[ $(complete -p jupyter 2>/dev/null) != *" _jupyter_gpu "* ]]; then
+    _jupyter_gpu_before=$(complete -p jupyter 2>/dev/null | sed -n 's/.* -F \([^ ]*\) .*/\1/p')
+fi
 _jupyter_gpu() {
     local gpu=("${COMP_WORDS[0]/#\~/$HOME}") line=${COMP_LINE:0:COMP_POINT} current=${COMP_WORDS[COMP_CWORD]}
     local answer candidate cut

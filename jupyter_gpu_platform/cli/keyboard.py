@@ -33,14 +33,15 @@ class Keyboard:
 
         :param hidden: what is typed doesn't show.
         """
-        sys.stderr.write(prompt)
-        sys.stderr.flush()
         _echo(on=not hidden)
         with self._lock:
             self._then = then
             if not self._reads:
                 self._reads = True
                 threading.Thread(target=self._read, name="gpu-keyboard", daemon=True).start()
+        # Last: whoever reads it may answer at once.
+        sys.stderr.write(prompt)
+        sys.stderr.flush()
 
     def drop(self) -> None:
         """Wait for no answer any more."""

@@ -28,7 +28,7 @@ def parser() -> Parser:
         examples="""
             jupyter gpu logs j01m7zdrv3zhb8rnsc2
             jupyter gpu logs -f --tail 20 j01m7z
-            jupyter gpu logs --since 10m j01m7z 2>/dev/null     # its stdout of the last ten minutes
+            jupyter gpu logs --since 10m j01m7z > recent.txt     # its stdout of the last ten minutes
         """,
     )
     made.job()

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import io
+import itertools
+import shlex
+from collections.abc import Iterator
 
 import pytest
 from msgspec.structs import replace
 
 from jupyter_gpu_platform import errors
+from jupyter_gpu_platform.cli import attending, run
 from jupyter_gpu_platform.cli import main as program
-from jupyter_gpu_platform.cli import run
 from jupyter_gpu_platform.cli.tables import table
 from jupyter_gpu_platform.client.options import job_options
 from jupyter_gpu_platform.client.terminal import Terminal
@@ -96,7 +99,26 @@ def test_each_command_explains_itself(name: str, capsys: pytest.CaptureFixture[s
     with pytest.raises(SystemExit) as exit_:
         program.main([name, "--help"])
     assert exit_.value.code == 0
-    assert "--json" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "--json" in shown or name == "completion"
+    _, _, taught = shown.partition("\nexamples:\n")
+    assert f" {name}" in taught
+    assert "\nexit codes: " in taught
+
+
+def _examples() -> Iterator[tuple[str, list[str]]]:
+    for name in sorted(set(program.COMMANDS) - {"control", "completion"}):
+        epilog = program.command(name).parser().epilog or ""
+        for line in epilog.partition("\n\n")[0].splitlines()[1:]:
+            tokens = shlex.shlex(line, posix=True, punctuation_chars=True)
+            tokens.wordchars += "…$"
+            words = list(itertools.takewhile(lambda word: not set(word) & set("|&()>"), tokens))
+            yield name, words[words.index(name) + 1 :]
+
+
+@pytest.mark.parametrize(("name", "line"), list(_examples()), ids=str)
+def test_the_examples_of_help_are_understood(name: str, line: list[str]) -> None:
+    program.command(name).parser().parse_args(line)
 
 
 def test_records_go_to_the_stream_they_came_from() -> None:
@@ -111,12 +133,45 @@ def test_records_go_to_the_stream_they_came_from() -> None:
         {"type": "result", "data": {"image/png": "…"}, "attempt": 2},
     ):
         terminal.show(record)
-    assert out.getvalue() == "50%\r\n<Figure>\n<image/png>\n"
+    assert out.getvalue() == "50%\r\n<Figure> [image/png]\n[image/png]\n"
     assert err.getvalue() == "oh\nTraceback\nE: v\n[attempt 2]\n"
 
 
 def test_a_table_is_aligned_and_steers_no_terminal() -> None:
     assert table(("A", "B"), [("long", "x\x1b[2J\ny"), ("s", "z")]) == "A     B\nlong  x [2J y\ns     z"
+
+
+def shown(*records: dict) -> tuple[str, str]:
+    out, err = io.StringIO(), io.StringIO()
+    terminal = Terminal(out, err)
+    for record in records:
+        terminal.show({"attempt": 1} | record)
+    return out.getvalue(), err.getvalue()
+
+
+def test_html_alone_is_a_note() -> None:
+    out, _ = shown({"type": "display", "data": {"text/html": "<b>x</b>" * 1000}})
+    assert out == "[HTML of 7.81 KiB, which a notebook shows]\n"
+
+
+def test_progress_keeps_its_carriage_returns_and_is_not_overwritten_by_what_follows() -> None:
+    bars = [{"type": "stream", "name": "stderr", "text": f"\r{part}%"} for part in (10, 60, 100)]
+    out, err = shown(*bars, {"type": "result", "data": {"text/plain": "1"}}, {"type": "gap", "message": "lost"})
+    assert err == "\r10%\r60%\r100%[output is missing here: lost]\n"
+    assert out == "\n1\n"
+
+
+def test_messages_and_prompts_steer_no_terminal_and_output_keeps_its_colours() -> None:
+    red = "\x1b[31mred\x1b[0m\n"
+    out, err = shown(
+        {"type": "stream", "name": "stdout", "text": red},
+        {"type": "gap", "message": "\x1b]0;owned\x07"},
+        {"type": "input", "prompt": "\x1b[2JName? ", "password": False, "request": 1},
+        {"type": "display", "data": {"x/\x1b[2J": ""}},
+    )
+    assert out.startswith(red)
+    assert "\x1b" not in err + out.removeprefix(red)
+    assert "Name? " in err
 
 
 @pytest.mark.parametrize(
@@ -132,4 +187,4 @@ def test_a_table_is_aligned_and_steers_no_terminal() -> None:
     ],
 )
 def test_the_exit_code_is_the_command_s(changes: dict, code: int) -> None:
-    assert run.exit_code(replace(JOB, **changes)) == code
+    assert attending.exit_code(replace(JOB, **changes)) == code
