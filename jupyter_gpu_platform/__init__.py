@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from .client.specifying import Options
     from .notebook.failures import FarError, JobFailed
     from .notebook.handle import Job, JobList
-    from .notebook.outcomes import ValueMissing
+    from .notebook.outcomes import FarTraceback, ValueMissing
     from .sdk.commands import attach, jobs, run
     from .sdk.functions import RemoteFunction, remote
     from .sdk.mapping import Calls
@@ -44,6 +44,7 @@ _HOMES = {
     "Calls": "sdk.mapping",
     "Connection": "client.current",
     "FarError": "notebook.failures",
+    "FarTraceback": "notebook.outcomes",
     "Job": "notebook.handle",
     "JobFailed": "notebook.failures",
     "JobList": "notebook.handle",
@@ -61,6 +62,7 @@ __all__ = [
     "Calls",
     "Connection",
     "FarError",
+    "FarTraceback",
     "Job",
     "JobFailed",
     "JobList",

@@ -11,11 +11,11 @@ import contextvars
 import os
 import threading
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
-from .protocol import Status
-from .sync import Client
-from .sync import connect as connect_client
+if TYPE_CHECKING:
+    from .protocol import Status
+    from .sync import Client
 
 
 class Connection:
@@ -38,9 +38,12 @@ class Connection:
 
         :raises LocalPlatformError: this machine's platform can't be started.
         """
+        # Imported here: the HTTP library takes long, and decorating a function needs none.
+        from . import sync
+
         with self._lock:
             if self._client is None or self._pid != os.getpid():
-                self._client = connect_client(self._url, self._token, self._start)
+                self._client = sync.connect(self._url, self._token, self._start)
                 self._pid = os.getpid()
             return self._client
 

@@ -340,5 +340,3 @@ def _text(record: dict[str, Any]) -> str:
             return ""
 
 
-#: The name by which the magics know it.
-JobHandle = Job

@@ -34,6 +34,9 @@ class ValueMissing(LookupError):
 class FarTraceback(Exception):
     """The traceback of an exception raised in a job, as plain Python shows it: the exception's cause."""
 
+    # Python shows where a class is from: the shorter, the better.
+    __module__ = "jupyter_gpu_platform"
+
     def __init__(self, text: str) -> None:
         super().__init__(text)
         self.text = text

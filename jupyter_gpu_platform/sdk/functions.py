@@ -85,7 +85,8 @@ class RemoteFunction(Generic[P, R]):
     ) -> Calls[R]:
         """Submit one job for each element of *arguments* (zipped, where there are several); iterate for the values.
 
-        The values come in order; the jobs run as the clusters have room.
+        The values come in order; the jobs run as the clusters have room. On this machine each call takes one core
+        unless it is given GPUs or ``cpus``, so that a thousand calls are not a thousand processes at once.
 
         :param return_exceptions: give exceptions like values; else the first one is raised in its place.
         :param progress: show how many have ended, while iterating: by tqdm where it is installed.
@@ -93,9 +94,14 @@ class RemoteFunction(Generic[P, R]):
             ``break`` or a call that failed: ``cancel`` them, or leave them (``detach``).
         :raises InvalidRequest: the function or an argument can't be sent; the message names it.
         """
-        jobs = self._submit([(args, {}) for args in zip(*arguments, strict=False)])
+        connection = current()
+        options: Options = {**self._options}
+        if connection.status.local and not options.get("gpus") and options.get("cpus") is None:
+            options["cpus"] = 1
+        calls: list[packing.Call] = [(args, {}) for args in zip(*arguments, strict=False)]
+        jobs = RemoteFunction(self.local, options)._submit(calls)
         return Calls(
-            current().client,
+            connection.client,
             jobs,
             name=getattr(self.local, "__name__", "calls"),
             return_exceptions=return_exceptions,

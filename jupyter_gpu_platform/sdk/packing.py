@@ -42,12 +42,12 @@ def submit(connection: Connection, function: Callable[..., Any], calls: Sequence
 
     :raises InvalidRequest: the function or an argument can't be packed; the message names it.
     """
-    packed = _pack_function(function)
     qualname = getattr(function, "__qualname__", type(function).__name__)[:200]
+    packed = _pack_function(function, qualname)
     jobs: list[Job] = []
     try:
         for start in range(0, len(calls), BATCH):
-            arguments = list(_pack_arguments(calls[start : start + BATCH], start))
+            arguments = list(_pack_arguments(calls[start : start + BATCH], qualname))
             jobs += _submit_batch(connection, qualname, packed, arguments, options)
     except BaseException:
         for job in jobs:
@@ -95,33 +95,32 @@ def _upload(connection: Connection, packed: _Packed, *, known: bool) -> None:
     connection.uploaded.add(ref.digest)
 
 
-def _pack_function(function: Callable[..., Any]) -> _Packed:
+def _pack_function(function: Callable[..., Any], qualname: str) -> _Packed:
     packer = Packer(_namespace(), limit=MAX_FUNCTION_BYTES)
-    _add(packer, "function", function, _CALL)
-    _add_needed(packer)
+    _add(packer, "function", function, _CALL, qualname)
+    _add_needed(packer, qualname)
     return _Packed(packer)
 
 
-def _pack_arguments(calls: Sequence[Call], first: int) -> Iterator[_Packed]:
-    """:param first: number of the first call, by which errors name the others."""
+def _pack_arguments(calls: Sequence[Call], qualname: str) -> Iterator[_Packed]:
     packer, size, count = Packer(_namespace(), limit=MAX_OBJECT_BYTES), 0, 0
-    for number, (args, kwargs) in enumerate(calls, first):
+    for args, kwargs in calls:
         try:
             size += packer.add(str(count), (args, dict(kwargs)), _CALL)["size"]
         except CannotPack as error:
-            _check_each(args, kwargs, number)
-            raise _unsendable(error, "the arguments") from error
+            _check_each(args, kwargs, qualname)
+            raise _unsendable(error, qualname) from error
         count += 1
         if size >= FULL:
-            _add_needed(packer)
+            _add_needed(packer, qualname)
             yield _Packed(packer, count)
             packer, size, count = Packer(_namespace(), limit=MAX_OBJECT_BYTES), 0, 0
     if count:
-        _add_needed(packer)
+        _add_needed(packer, qualname)
         yield _Packed(packer, count)
 
 
-def _check_each(args: Sequence[Any], kwargs: Mapping[str, Any], number: int) -> None:
+def _check_each(args: Sequence[Any], kwargs: Mapping[str, Any], qualname: str) -> None:
     """Find the argument that can't be packed, so that the error names it.
 
     :raises InvalidRequest: here it is.
@@ -131,28 +130,32 @@ def _check_each(args: Sequence[Any], kwargs: Mapping[str, Any], number: int) -> 
         try:
             Packer(_namespace(), limit=MAX_OBJECT_BYTES).add(name, value)
         except CannotPack as error:
-            raise _unsendable(error, f"call {number}") from error
+            raise _unsendable(error, qualname) from error
 
 
-def _add(packer: Packer, name: str, value: Any, kind: str) -> None:
+def _add(packer: Packer, name: str, value: Any, kind: str, qualname: str) -> None:
     try:
         packer.add(name, value, kind)
     except CannotPack as error:
-        raise _unsendable(error, "the function") from error
+        raise _unsendable(error, qualname) from error
 
 
-def _add_needed(packer: Packer) -> None:
+def _add_needed(packer: Packer, qualname: str) -> None:
     """Add the globals that what was packed names, and what those name in turn."""
     namespace = _namespace()
     there: set[str] = set()
     while wanted := sorted(packer.needed - there):
         for name in wanted:
             there.add(name)
-            _add(packer, name, namespace[name], _GLOBAL)
+            _add(packer, name, namespace[name], _GLOBAL, qualname)
 
 
-def _unsendable(error: CannotPack, what: str) -> errors.InvalidRequest:
-    return errors.InvalidRequest(f"{what} can't be sent: {error.why}", hint=error.hint)
+def _unsendable(error: CannotPack, qualname: str) -> errors.InvalidRequest:
+    if error.code == "too_large":
+        hint = "Keep what is large in a file that the job can read, and pass its path."
+    else:
+        hint = error.hint.replace("in the cell", "in the function")
+    return errors.InvalidRequest(f"{qualname}: {error.why}", hint=hint)
 
 
 def _namespace() -> dict[str, Any]:
