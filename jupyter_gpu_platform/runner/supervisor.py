@@ -346,6 +346,8 @@ class Supervisor:
                 self.raised = (str(message.get("ename")), str(message.get("evalue")))
         elif kind == "values":
             self.kept = message
+            if message["entries"]:
+                self.transfers.upload(self.results)
         else:
             self.recorder.message(message)
             if kind in ("input", "input_reply"):
@@ -479,8 +481,7 @@ class Supervisor:
         kept, interrupts = self.kept, self.interrupts
         if kept is None:
             return
-        if kept["entries"] and not self.dismissed:
-            self.transfers.upload(self.results)
+        if kept["entries"]:
             while self.uploaded is None and not (self.dismissed or self.killing or self.interrupts > interrupts):
                 self._step()
             self.transfers.give_up()
