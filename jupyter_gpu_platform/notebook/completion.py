@@ -29,6 +29,9 @@ _log = logging.getLogger(__name__)
 REMEMBERED = 10.0
 #: newest jobs that are offered
 JOBS = 50
+#: what is completed; a cell's code below is the shell's business
+_COMMANDS = ("%%gpu_run", "%gpu_run", "%gpu")
+_MATCHER = "jupyter_gpu_platform"
 #: verbs that take a job
 OF_JOBS = ("show", "logs", "output", "attach", "result", "cancel", "status")
 
@@ -97,10 +100,12 @@ class Completer:
     def complete(self, text_until_cursor: str, symbol: str) -> list[str]:
         """Return what may stand in place of *symbol*, the word at the cursor; empty leaves it to the shell."""
         words = text_until_cursor.split()
+        if not words or words[0] not in _COMMANDS:
+            return []
         before = words if not text_until_cursor.endswith(symbol) or not symbol else words[:-1]
         if not before:
             return []
-        if before[0] in ("%gpu", "gpu"):
+        if before[0] == "%gpu":
             return self._verb(before[1:], symbol)
         return self._line(before[1:], symbol, cell=before[0].startswith("%%"))
 
@@ -157,14 +162,18 @@ def _beginning(names: Iterable[str], symbol: str) -> list[str]:
 
 
 def register(shell: Any, completer: Completer) -> None:
-    """Let *shell* ask *completer* on Tab."""
+    """Let *shell* ask *completer* on Tab, before its own matchers; those are not asked where it has something."""
+    from IPython.core.completer import SimpleCompletion, context_matcher
 
-    def complete(_shell: Any, event: Any) -> list[str]:
+    @context_matcher(identifier=_MATCHER, priority=100)  # type: ignore[untyped-decorator, unused-ignore]
+    def match(context: Any) -> dict[str, Any]:
         try:
-            return completer.complete(event.text_until_cursor, event.symbol)
+            found = completer.complete(context.text_until_cursor, context.token)
         except Exception:  # noqa: BLE001 - in the middle of a keystroke
-            _log.debug("completing %r", event.line, exc_info=True)
-            return []
+            _log.debug("completing %r", context.text_until_cursor, exc_info=True)
+            found = []
+        return {"completions": [SimpleCompletion(text) for text in found], "suppress": bool(found), "ordered": True}
 
-    for command in ("%%gpu_run", "%gpu_run", "%gpu"):
-        shell.set_hook("complete_command", complete, str_key=command)
+    matchers = shell.Completer.custom_matchers
+    matchers[:] = [one for one in matchers if getattr(one, "matcher_identifier", "") != _MATCHER]
+    matchers.append(match)

@@ -460,7 +460,7 @@ class _Watch:
         if job.reason is None or job.reason.code == "error":
             error = self._replay.exception(job.reason)
             if error is not None:
-                raise error
+                raise failures.noted(error, job, self._missed(_name_not_found(far or {})))
         self._replay.release()
         raise failures.from_job(job)
 

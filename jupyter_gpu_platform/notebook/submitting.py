@@ -43,8 +43,11 @@ class Work(NamedTuple):
         """Say why a name that the code didn't find is not there although it is here; empty where that is not it."""
         if self.captured is None or name in self.captured.sent or name not in namespace:
             return ""
-        why = self.captured.left_out.get(name, "the cell doesn't name it")
-        return f"`{name}` exists in this notebook but did not go along ({why}): add --in {name}"
+        why = f" ({self.captured.left_out[name]})" if name in self.captured.left_out else ""
+        return (
+            f"`{name}` exists in this notebook but did not go along{why}: name it in the cell's code,"
+            " or name all that the cell needs with --in"
+        )
 
 
 def cell(
@@ -221,7 +224,8 @@ def _sent(captured: Capture) -> list[tuple[str, str]]:
 def _source(source: Source) -> str:
     match source:
         case Cell(code=code):
-            return f"this cell ({len(code.strip().splitlines())} lines)"
+            lines = len(code.strip().splitlines())
+            return f"this cell ({lines} line{'s' * (lines != 1)})"
         case Script(path=path, args=args):
             return shlex.join(("python", path, *args))
         case Command(argv=argv):

@@ -347,8 +347,22 @@ class Kernel:
         self.manager = manager
         self._client = client
 
-    def start(self, code: str) -> str:
-        return self._client.execute(code)
+    def start(self, code: str, *, stdin: bool = False) -> str:
+        """:param stdin: the front end answers questions."""
+        return self._client.execute(code, allow_stdin=stdin)
+
+    def question(self) -> dict[str, Any]:
+        """The next question for the person."""
+        content: dict[str, Any] = self._client.get_stdin_msg(timeout=30)["content"]
+        return content
+
+    def answer(self, value: str) -> None:
+        self._client.input(value)
+
+    def complete(self, code: str) -> list[str]:
+        """What Tab offers at the end of *code*."""
+        matches: list[str] = self._client.complete(code, reply=True, timeout=10)["content"]["matches"]
+        return matches
 
     def message(self, msg_id: str, timeout: float = 30) -> dict[str, Any]:
         """The next iopub message of the cell *msg_id*."""
