@@ -21,12 +21,12 @@ class Parser(argparse.ArgumentParser):
     """
 
     def __init__(self, command: str, description: str, *, examples: str, codes: str = "") -> None:
-        codes = codes or "0 done, 1 an error, 2 a wrong line"
-        epilog = f"examples:\n{textwrap.indent(textwrap.dedent(examples).strip(), '  ')}\n\nexit codes: {codes}"
+        lines = textwrap.indent(textwrap.dedent(examples).strip(), "  ")
+        meant = textwrap.fill(f"exit codes: {codes or '0 done, 1 an error, 2 a wrong line'}", WIDTH)
         super().__init__(
             prog=f"jupyter gpu {command}",
             description=textwrap.fill(description, WIDTH),
-            epilog=epilog,
+            epilog=f"examples:\n{lines}\n\n{meant}",
             allow_abbrev=False,
             formatter_class=lambda prog: argparse.RawDescriptionHelpFormatter(prog, width=WIDTH),
         )

@@ -170,8 +170,8 @@ def _models(client: Client) -> list[Candidate]:
 
 def _asked(ask: Callable[[Client], list[Candidate]]) -> list[Candidate]:
     """Ask the platform, if it runs; where it doesn't, or isn't quick, there is nothing to offer."""
-    signal.signal(signal.SIGALRM, _give_up)
-    signal.setitimer(signal.ITIMER_REAL, PATIENCE)
+    handler = signal.signal(signal.SIGALRM, _give_up)
+    timer = signal.setitimer(signal.ITIMER_REAL, PATIENCE)
     try:
         with connect(start=False) as client:
             return ask(client)
@@ -179,6 +179,8 @@ def _asked(ask: Callable[[Client], list[Candidate]]) -> list[Candidate]:
         return []
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, handler)
+        signal.setitimer(signal.ITIMER_REAL, *timer)
 
 
 class _TooLong(BaseException):

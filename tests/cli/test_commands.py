@@ -325,6 +325,23 @@ def test_who_attaches_answers_what_the_job_asks(gpu: Gpu) -> None:
         assert "yes" in terminal.shown
 
 
+def test_a_secret_that_is_asked_for_does_not_show(gpu: Gpu) -> None:
+    job_id = _cell("import getpass\nprint(len(getpass.getpass('Token: ')))", stdin=True)
+    with gpu.at_terminal("attach", job_id) as terminal:
+        terminal.expect("Token: ")
+        terminal.type("secret\n")
+        assert terminal.ended() == 0
+        assert terminal.shown.split() == ["6"]
+
+
+def test_a_question_of_a_job_that_is_cancelled_keeps_nobody(gpu: Gpu) -> None:
+    job_id = _cell("input('Name? ')", stdin=True)
+    with gpu.at_terminal("attach", job_id) as terminal:
+        terminal.expect("Name? ")
+        gpu("cancel", job_id)
+        assert terminal.ended() == 130
+
+
 def test_where_nobody_can_answer_it_is_said(gpu: Gpu) -> None:
     job_id = _cell("print(input('Name? '))", stdin=True)
     with gpu.start("attach", job_id) as program:
