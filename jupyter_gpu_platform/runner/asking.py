@@ -95,7 +95,7 @@ class Asking:
         :raises EOFError: the answer was the end of input, or this is a fork of the worker, which nobody hears.
         :raises KeyboardInterrupt: the job was interrupted meanwhile.
         """
-        if not self._writer.is_ours():
+        if not self._writer.ours:
             raise EOFError("a child process can't ask for input")
         with self._turn:
             self._number += 1

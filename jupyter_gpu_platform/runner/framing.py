@@ -32,12 +32,13 @@ class Writer:
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
-        self._pid = os.getpid()
+        #: this is the process that owns the pipe; a fork of it must not write there
+        self.ours = True
         self._numbers = itertools.count(1)
+        os.register_at_fork(after_in_child=self._disown)
 
-    def is_ours(self) -> bool:
-        """Say whether this is the process that owns the pipe; a fork of it must not write there."""
-        return os.getpid() == self._pid
+    def _disown(self) -> None:
+        self.ours = False
 
     def text(self, kind: bytes, text: str) -> None:
         """Send text at once: what was handed over survives the process."""

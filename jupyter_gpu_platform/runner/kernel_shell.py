@@ -79,7 +79,7 @@ class RecordingSession(Session):
         else:
             message = self.msg(msg_or_type, content=content, parent=parent, metadata=kwargs.get("metadata"))
         fields = self._record(message["header"]["msg_type"], message, buffers)
-        if fields is not None and not self.over and self.writer.is_ours():
+        if fields is not None and not self.over and self.writer.ours:
             self.writer.message(_encode(fields))
         return message
 

@@ -85,7 +85,7 @@ class PlainShell:
         """Nothing: plain tracebacks name files."""
 
     def _send(self, **fields: Any) -> None:
-        if self._writer.is_ours():
+        if self._writer.ours:
             self._writer.message(json.dumps(fields, default=repr).encode())
 
     def _display(self, *values: Any) -> None:

@@ -26,7 +26,7 @@ class _Bytes(io.RawIOBase):
 
     def write(self, data: Any) -> int:
         data = bytes(data)
-        if self._writer.is_ours():
+        if self._writer.ours:
             self._writer.data(self._kind, data)
         else:
             os.write(self._fd, data)
@@ -76,7 +76,7 @@ class Stream(io.TextIOBase):
     def write(self, text: str) -> int:
         if not isinstance(text, str):
             raise TypeError("write() argument must be str, not %s" % type(text).__name__)
-        if self._writer.is_ours():
+        if self._writer.ours:
             self._writer.text(self._kind, text)
         else:
             os.write(self._fd, text.encode("utf-8", "replace"))

@@ -99,6 +99,7 @@ class Supervisor:
         self.results = os.path.join(folder, "results")
         #: what the worker said of the values that it packed
         self.kept: dict[str, Any] | None = None
+        self.interrupts_before = 0
         #: what became of their upload: (object, why not)
         self.uploaded: tuple[Any, Any] | None = None
         self.frames = framing.Reader()
@@ -346,6 +347,7 @@ class Supervisor:
                 self.raised = (str(message.get("ename")), str(message.get("evalue")))
         elif kind == "values":
             self.kept = message
+            self.interrupts_before = self.interrupts
             if message["entries"]:
                 self.transfers.upload(self.results)
         else:
@@ -478,11 +480,11 @@ class Supervisor:
 
     def _upload(self) -> None:
         """Send what the worker kept, unless it is stopped or interrupted, and record what became of it."""
-        kept, interrupts = self.kept, self.interrupts
+        kept = self.kept
         if kept is None:
             return
         if kept["entries"]:
-            while self.uploaded is None and not (self.dismissed or self.killing or self.interrupts > interrupts):
+            while self.uploaded is None and not self._enough():
                 self._step()
             self.transfers.give_up()
         if self.dismissed:
@@ -493,6 +495,10 @@ class Supervisor:
             failed = [dict(failure, name=entry["name"], kind=entry["kind"]) for entry in kept["entries"]]
             kept = dict(kept, entries=[], failed=kept["failed"] + failed)
         self.recorder.message(dict(kept, object=ref))
+
+    def _enough(self) -> bool:
+        """Say whether the upload isn't to be waited for any longer."""
+        return self.dismissed or self.killing or self.interrupts > self.interrupts_before
 
     def _remove_values(self) -> None:
         shutil.rmtree(os.path.join(self.folder, "objects"), ignore_errors=True)
