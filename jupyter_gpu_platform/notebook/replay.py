@@ -37,6 +37,10 @@ class FarResult:
     ) -> tuple[dict[str, Any], dict[str, Any]]:
         return self._data, self._metadata
 
+    def __reduce__(self) -> Any:
+        # A picture of a value, sent to a job in its place, would surprise there.
+        raise TypeError("its value stayed in the job: give it a name there, and that to --out")
+
 
 class Replay:
     """Replays records into *shell* in the order in which they come."""

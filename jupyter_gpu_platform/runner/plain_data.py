@@ -27,7 +27,7 @@ class NotPlain(Exception):
         self.path, self.why, self.hint = path, why, hint
 
     def describe(self, name: str) -> str:
-        return "`%s%s` is %s" % (name, self.path, self.why)
+        return "%s is %s" % ("`%s%s`" % (name, self.path) if self.path else "it", self.why)
 
 
 def encode(value: Any) -> bytes:
@@ -55,6 +55,8 @@ def _plain(value: Any, path: str, above: Set[int]) -> Any:
     found = _global(value)
     if found:
         return {GLOBAL: list(found)}
+    if isinstance(value, (type, types.FunctionType)):
+        raise NotPlain(path, "code of this notebook", "Define it in the cell, or leave out --source.")
     raise NotPlain(path, "of type %s" % type(value).__qualname__)
 
 

@@ -8,6 +8,7 @@ import pytest
 
 from jupyter_gpu_platform import errors
 from jupyter_gpu_platform.notebook.capture import Capture, capture
+from jupyter_gpu_platform.notebook.replay import FarResult
 
 MIB = 2**20
 
@@ -244,6 +245,22 @@ def test_plain_data_names_the_part_that_is_none(notebook: Any) -> None:
     here = notebook("x = {'a': [1, {2, 3}]}")
     with pytest.raises(errors.NotPicklable, match=r"`x\['a'\]\[1\]` is of type set"):
         capture(here, "x", encoding="json")
+
+
+def test_plain_data_refuses_code(notebook: Any) -> None:
+    with pytest.raises(
+        errors.NotPicklable, match="`f` can't be sent as plain data: it is code of this notebook"
+    ) as refused:
+        capture(notebook("def f(): pass"), "f()", encoding="json")
+    assert "Define it in the cell" in refused.value.hint
+
+
+def test_a_result_that_stayed_in_its_job_is_not_sent_as_its_picture() -> None:
+    here: dict[str, Any] = {"_": FarResult({"text/plain": "7"}, {})}
+    here["x"] = here["_"]
+    assert "its value stayed in the job" in capture(here, "_ + 1").left_out["_"]
+    with pytest.raises(errors.NotPicklable, match="its value stayed in the job"):
+        capture(here, "x + 1")
 
 
 @pytest.mark.parametrize("value", ["{1: 2}", "b'a'", "1j", "object()", "[{'__tuple__': 1}]"])
