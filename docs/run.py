@@ -16,7 +16,8 @@ Behind the language may stand: ``raises`` (the cell fails), ``exit=N`` (the last
 At the top of a page ``<!-- fake-gpus: N -->`` gives its platform N pretended GPUs.
 
 What differs from run to run is compared by the rules of `_VOLATILE`; a line ``…`` stands for any lines; a job's id in
-a page stands for the id that the run has in its place.
+a page stands for the id that the run has in its place. Who writes a page writes ``j000000000000000003`` for the third
+id that appears in its outputs; ``--write`` puts the id in its place.
 """
 
 from __future__ import annotations
@@ -55,11 +56,13 @@ PATIENCE = 60
 _FENCE = re.compile(r"^(`{3,})\s*(\S*)[ \t]*(.*)$")
 _STATIC = {"output", "text", "json", "toml", ""}
 _JOB = re.compile(r"\bj[0-9a-hjkmnp-tv-z]{18}\b")
+_NUMBERED = re.compile(r"\bj0{15}(\d{3})\b")
 _STEERING = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 #: what may differ between a page and a run: pattern, what stands for it in both, and why
 _VOLATILE = [
     (re.compile(r"\b\d+(\.\d+)? ?(ms|s|min|h)\b( \d+ (s|min))?"), "TIME", "how long things take"),
+    (re.compile(r"\b\d\d:\d\d:\d\d\b"), "CLOCK", "times of day"),
     (re.compile(r"127\.0\.0\.1:\d+"), "ADDRESS", "ports are free ones"),
     (re.compile(r"\b(process|pid) \d+"), "PROCESS", "process ids"),
     (re.compile(r'"pid": \d+'), "PROCESS", "process ids"),
@@ -73,6 +76,7 @@ _VOLATILE = [
     ),
     (re.compile(r"\b\d+(?=  SIZE)"), "CORES", "CPUs of the machine in the table of clusters"),
     (re.compile(r'"(created|started|ended|claimed|time|log_position|cursor)": ("[^"]*"|[\d.]+)'), "MOMENT", "times"),
+    (re.compile(r"(?<=sends in all) +[\d.]+ \w+"), " SIZE", "paths of this machine go along"),
     (re.compile(r" {2,}"), "  ", "widths of columns follow what stands in them"),
     (re.compile(r"-{5,}"), "-----", "and so do their rules"),
 ]
@@ -180,6 +184,8 @@ class Names:
 
     to_run: dict[str, str] = field(default_factory=dict)
     to_page: dict[str, str] = field(default_factory=dict)
+    #: the run's, in the order in which they appeared
+    seen: list[str] = field(default_factory=list)
 
     def learn(self, shown: str, put_out: str) -> None:
         """Pair the ids that neither side has named before, in their order."""
@@ -188,11 +194,17 @@ class Names:
         for index, new in enumerate(news):
             old = olds[index] if index < len(olds) else new
             self.to_run[old], self.to_page[new] = new, old
+        self.seen += news
 
     def for_page(self, text: str) -> str:
         return _JOB.sub(lambda match: self.to_page.get(match[0], match[0]), text)
 
+    def numbered(self, text: str) -> str:
+        """Put ids in the place of their numbers."""
+        return _NUMBERED.sub(lambda match: self.seen[int(match[1]) - 1], text)
+
     def for_run(self, text: str) -> str:
+        text = self.numbered(text)
         return _JOB.sub(lambda match: self.to_run.get(match[0], match[0]), text)
 
 
@@ -457,7 +469,8 @@ async def _run(running: Run) -> Result:
     new = list(page.lines)
     for first, last, lines in reversed(changes):
         new[first:last] = lines
-    return Result(page, new, differences)
+    text = running.names.numbered("\n".join(new))
+    return Result(page, text.split("\n"), differences)
 
 
 def _difference(page: Page, block: Block, shown: list[str], lines: list[str]) -> str:

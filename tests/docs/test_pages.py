@@ -15,6 +15,7 @@ import pytest
 
 from jupyter_gpu_platform import errors
 from jupyter_gpu_platform.cli.main import COMMANDS
+from jupyter_gpu_platform.notebook.verbs import VERBS
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -99,6 +100,10 @@ def test_every_code_is_explained() -> None:
 
 def test_every_command_is_shown() -> None:
     assert {f"jupyter gpu {name}" for name in COMMANDS} <= headings("command-line.md")
+
+
+def test_every_verb_is_shown() -> None:
+    assert {f"%gpu {verb}" for verb in VERBS if verb != "help"} <= headings("magics.md")
 
 
 # --- the rules of the comparison -------------------------------------------------------------------------------
