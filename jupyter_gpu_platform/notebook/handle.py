@@ -43,8 +43,8 @@ class Job(Generic[R]):
     be reached for 30 seconds; the job goes on.
     """
 
-    def __init__(self, connect: Callable[[], Client], job: jobs.Job, *, own: bool | None = None) -> None:
-        """:param own: whether the job belongs to who asks; found out when it matters, where absent."""
+    def __init__(self, connect: Callable[[], Client], job: jobs.Job, *, own: bool = False) -> None:
+        """:param own: it is known to belong to who asks, having been submitted here."""
         self._connect = connect
         self._job = job
         self._own = own
@@ -93,7 +93,8 @@ class Job(Generic[R]):
         :raises BaseException: what the job's code raised: its own type where it could be kept and is known here, else
             a child of `FarError` with its name. The traceback shown is the job's.
         :raises JobFailed: it ended badly in another way.
-        :raises ValueMissing: it ended well, but its value was not kept, is somebody else's, or can't be made here.
+        :raises ValueMissing: it ended well, but its value was not kept or can't be made here.
+        :raises Forbidden: it is another user's job: loading a value runs code.
         """
         return cast(R, self.outcome(self.wait(timeout)).given())
 
@@ -138,13 +139,8 @@ class Job(Generic[R]):
         from . import outcomes
 
         if self._read is None or self._read.job.attempt != job.attempt:
-            self._read = self._ask(lambda client: outcomes.read(client, job, own=self._is_own(client)))
+            self._read = self._ask(lambda client: outcomes.read(client, job, own=self._own))
         return self._read
-
-    def _is_own(self, client: Client) -> bool:
-        if self._own is None:
-            self._own = client.status().user == self._job.owner
-        return self._own
 
     def _ended(self, job: jobs.Job) -> jobs.Job:
         self._job = job
@@ -338,5 +334,3 @@ def _text(record: dict[str, Any]) -> str:
             return f"[output is missing here: {record.get('message', '')}]\n"
         case _:
             return ""
-
-

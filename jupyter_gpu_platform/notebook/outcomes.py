@@ -10,21 +10,19 @@ from __future__ import annotations
 
 import re
 import sys
-import tempfile
 from collections.abc import Iterable
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ..model.jobs import Function, Job, Phase
-from ..runner.values import CannotLoad, Unpacked
-from . import failures
+from .. import errors
+from ..model.jobs import MAX_OBJECT_BYTES, Function, Job, Phase
+from . import failures, returning
+from .returning import Returned
 
 if TYPE_CHECKING:
     from ..client import Client
 
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
-_NOT_OWN = "it is {owner}'s job, and values are loaded from your own jobs only, since loading runs code; see job.logs()"
 
 
 class ValueMissing(LookupError):
@@ -60,27 +58,24 @@ class Outcome:
     """What an attempt left behind."""
 
     job: Job
-    #: by name
-    values: dict[str, Any] = field(default_factory=dict)
-    #: of a function's return or a cell's last expression
-    result: Any = None
-    #: why values that were to be kept are not there, by name
-    missing: dict[str, str] = field(default_factory=dict)
-    #: why there is no result where there should be one
-    no_result: str = ""
+    returned: Returned
+    #: why its values are not loaded at all
+    refusal: errors.GpuPlatformError | None = None
+    #: what it ended with, where it ended badly
     error: BaseException | None = None
 
     def value(self, name: str) -> Any:
         """Return what was kept under *name*.
 
         :raises ValueMissing: nothing was, or it can't be made here.
+        :raises Forbidden: it is another user's job.
         """
-        if name in self.values:
-            return self.values[name]
-        why = self.missing.get(name) or self.missing.get("")
-        if why is None:
-            kept = ", ".join(self.values) or "nothing"
-            why = f"it was not asked for (--out {name}); kept were: {kept}"
+        if self.refusal is not None:
+            raise self.refusal
+        if name in self.returned.values:
+            return self.returned.values[name]
+        kept = ", ".join(self.returned.values) or "nothing"
+        why = self.returned.missing.get(name, f"it was not asked for (--out {name}); there is: {kept}")
         raise ValueMissing(f"job {self.job.id} has no value {name}: {why}")
 
     def given(self) -> Any:
@@ -89,26 +84,37 @@ class Outcome:
         :raises BaseException: what the job's code raised.
         :raises JobFailed: it ended badly in another way.
         :raises ValueMissing: it ended well, but its result was not kept or can't be made here.
+        :raises Forbidden: it is another user's job.
         """
         if self.error is not None:
             raise self.error.with_traceback(None)
-        if self.no_result:
-            raise ValueMissing(f"job {self.job.id} ended well, but its result is not here: {self.no_result}")
-        return self.result
+        if self.refusal is not None:
+            raise self.refusal
+        if self.returned.has_result:
+            return self.returned.result
+        is_function = isinstance(self.job.spec.source, Function)
+        why = self.returned.missing.get("result" if is_function else "_", "nothing was kept" if is_function else "")
+        if why:
+            raise ValueMissing(f"job {self.job.id} ended well, but its result is not here: {why}")
+        return None
 
 
 def read(client: Client, job: Job, *, own: bool) -> Outcome:
     """Read what the ended *job* left behind.
 
-    :param own: its owner is who asks; nobody else's pickles are loaded.
+    :param own: its owner is who asks, which the service is asked about otherwise; nobody else's pickles are loaded.
     """
     values, error = _newest(client.follow(job.id))
-    outcome = Outcome(job)
-    raised = _load(client, outcome, values, own=own) if values else None
+    outcome = Outcome(job, Returned())
+    if values is not None:
+        user = job.owner if own else client.status().user
+        namespace = vars(sys.modules["__main__"])
+        try:
+            outcome.returned = returning.read(client, job, values, namespace, user=user, eager=MAX_OBJECT_BYTES)
+        except errors.Forbidden as refusal:
+            outcome.refusal = failures.readable(refusal)
     if job.phase is not Phase.SUCCEEDED:
-        outcome.error = _exception(job, raised, error)
-    elif isinstance(job.spec.source, Function) and not values:
-        outcome.no_result = "its record is missing"
+        outcome.error = _exception(job, outcome.returned.exception, error)
     return outcome
 
 
@@ -126,42 +132,6 @@ def _newest(records: Iterable[dict[str, Any]]) -> tuple[dict[str, Any] | None, d
     return values, error
 
 
-def _load(client: Client, outcome: Outcome, record: dict[str, Any], *, own: bool) -> BaseException | None:
-    """Put the kept values into *outcome*; return the exception among them."""
-    entries = {entry["name"]: entry for entry in record.get("entries") or ()}
-    loaded: list[tuple[dict[str, Any], Any]] = []
-    failed = {each["name"]: each["message"] for each in record.get("failed") or ()}
-    if entries and record.get("object"):
-        if own:
-            try:
-                loaded = download(client, record["object"]["digest"])
-            except CannotLoad as error:
-                loaded = [(entries[name], value) for name, value in error.loaded.items()]
-                failed |= {name: str(error) for name in entries if name not in error.loaded}
-        else:
-            failed |= dict.fromkeys(entries, _NOT_OWN.format(owner=outcome.job.owner))
-    by_kind = {entry["kind"]: value for entry, value in loaded}
-    outcome.values = {entry["name"]: value for entry, value in loaded if entry["kind"] == "out"}
-    outcome.result = by_kind.get("result")
-    outcome.missing = failed
-    if isinstance(outcome.job.spec.source, Function) and "result" not in by_kind:
-        outcome.no_result = "; ".join(failed.values()) or "it was not kept"
-    raised = by_kind.get("exception")
-    return raised if isinstance(raised, BaseException) else None
-
-
-def download(client: Client, digest: str) -> list[tuple[dict[str, Any], Any]]:
-    """Fetch an object of one's own and load the values in it, with their entries, for the user's namespace.
-
-    :raises CannotLoad: they can't be made here.
-    """
-    with tempfile.TemporaryDirectory(prefix="jupyter-gpu-") as folder:
-        path = Path(folder) / digest
-        client.get_object(digest, path)
-        # What is large stays mapped; the file itself isn't needed any more.
-        return Unpacked(path, vars(sys.modules["__main__"])).load_entries()
-
-
 def _exception(job: Job, raised: BaseException | None, record: dict[str, Any] | None) -> BaseException:
     reason = job.reason
     if reason is not None and reason.code != "error":
@@ -174,8 +144,7 @@ def _exception(job: Job, raised: BaseException | None, record: dict[str, Any] | 
     # KeyboardInterrupt and SystemExit of a job are no wish to end this program.
     error = raised if isinstance(raised, Exception) else failures.from_record(record, shown=False)
     lines = [str(line) for line in record.get("traceback", ())]
-    note = f"in job {job.id}" + (f" on {job.cluster}" if job.cluster else "")
     error.__cause__ = error.__cause__ or FarTraceback(_ANSI.sub("", "\n".join(lines)))
-    error.__dict__["_render_traceback_"] = _Rendering([*lines, note])
-    error.add_note(note)
+    error = failures.noted(error, job, "")
+    error.__dict__["_render_traceback_"] = _Rendering([*lines, *error.__notes__[-1:]])
     return error

@@ -69,7 +69,7 @@ class LazyValue:
 class Returned:
     """What came back of one job."""
 
-    #: by name, as they now stand in the notebook
+    #: what was asked for, by name
     values: dict[str, Any] = field(default_factory=dict)
     #: the last expression's value or the function's return, if ``has_result``
     result: Any = None
@@ -78,6 +78,8 @@ class Returned:
     exception: BaseException | None = None
     #: what didn't come back and why, a sentence each
     warnings: list[str] = field(default_factory=list)
+    #: why, by name
+    missing: dict[str, str] = field(default_factory=dict)
 
 
 def take(
@@ -89,14 +91,33 @@ def take(
     user: str,
     eager: int = DEFAULT_EAGER,
 ) -> Returned:
-    """Put what *job* kept into *namespace*.
+    """Put the values of *job* that were asked for into *namespace*; else as :func:`read`."""
+    returned = read(client, job, record, namespace, user=user, eager=eager)
+    namespace.update(returned.values)
+    return returned
+
+
+def read(
+    client: Downloads,
+    job: Job,
+    record: Mapping[str, Any],
+    namespace: dict[str, Any],
+    *,
+    user: str,
+    eager: int = DEFAULT_EAGER,
+) -> Returned:
+    """Load what *job* kept.
 
     :param record: the job's ``values`` record.
+    :param namespace: the globals of functions among the values.
     :param user: who asks, as the service calls them.
     :param eager: bytes up to which values are loaded at once.
     :raises Forbidden: it is another user's job.
     """
-    returned = Returned(warnings=[_why_not(failed) for failed in record.get("failed", ())])
+    missing = {failed["name"]: _why_not(failed) for failed in record.get("failed", ())}
+    # A last result that stayed there (a widget, a figure) is no news: it was shown, as it is in a kernel.
+    told = [missing[failed["name"]] for failed in record.get("failed", ()) if failed.get("kind") != "result"]
+    returned = Returned(warnings=told, missing=missing)
     entries, kept = record.get("entries") or [], record.get("object")
     if not kept or not entries:
         return returned
@@ -112,21 +133,20 @@ def take(
         except CannotLoad as error:
             found = error.loaded
             returned.warnings.append(str(error))
+            missing.update((entry["name"], str(error)) for entry in entries if entry["name"] not in found)
     else:
         found = {entry["name"]: LazyValue(entry, source.load_or_refuse) for entry in entries}
-    _hand_out(returned, entries, found, namespace)
+    _hand_out(returned, entries, found)
     return returned
 
 
-def _hand_out(
-    returned: Returned, entries: Sequence[Mapping[str, Any]], found: Mapping[str, Any], namespace: dict[str, Any]
-) -> None:
+def _hand_out(returned: Returned, entries: Sequence[Mapping[str, Any]], found: Mapping[str, Any]) -> None:
     for entry in entries:
         name, kind = entry["name"], entry["kind"]
         if name not in found:
             continue
         if kind == "out":
-            returned.values[name] = namespace[name] = found[name]
+            returned.values[name] = found[name]
         elif kind == "result":
             returned.result, returned.has_result = found[name], True
         elif isinstance(found[name], BaseException):
