@@ -10,6 +10,7 @@ from __future__ import annotations
 import ast
 import contextlib
 import types
+import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
@@ -38,6 +39,12 @@ class Names:
 
 def needed(cell: str) -> Names:
     """Find the names that *cell* needs; a cell that is no Python needs none (it fails where it runs)."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the job compiles the cell too, and warns then
+        return _needed(cell)
+
+
+def _needed(cell: str) -> Names:
     source = magic_arguments.to_python(cell)
     try:
         tree = ast.parse(source)

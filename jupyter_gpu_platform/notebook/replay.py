@@ -137,7 +137,8 @@ class Replay:
         raised = reason.details if reason is not None and reason.code == "error" else {}
         if raised.get("ename") and not self._ends_with(raised):
             self.release()
-            return failures.from_record(raised, shown=True)
+            last = {"traceback": self.error.get("traceback", ())} if self.error else {}
+            return failures.from_record({**raised, **last}, shown=True)
         if self.error is None:
             return None
         shown = self._held is None

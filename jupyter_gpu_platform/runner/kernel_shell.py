@@ -159,6 +159,7 @@ class KernelShell:
         self._kernel.io_loop = _Loop(self._loop)
         app.kernel = self._kernel  # `%matplotlib inline` asks for it
         self._shell = self._kernel.shell
+        self._shell._last_traceback = None  # ipykernel reads it after an exception group, which sets none
         self._shell.events.register("post_run_cell", self._note_result)
         self.namespace: dict[str, Any] = self._shell.user_ns
         self.result = NOTHING

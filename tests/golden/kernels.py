@@ -17,12 +17,15 @@ from .transcripts import Transcript
 #: seconds that a kernel may be silent before a test gives up on it
 PATIENCE = 60.0
 
-#: Run unseen between two cells: the next one finds the names of a fresh kernel, here as in a job, and hears warnings
-#: that an earlier one has heard.
+#: Run unseen between two cells: the next one finds the names of a fresh kernel, here as in a job, and no earlier
+#: cell's warnings, traceback and figures.
 FORGET = """
 for _name in [name for name in globals() if not name.startswith('_') and name not in _fresh]:
     del globals()[_name]
 import sys as _sys
+get_ipython()._last_traceback = None
+if 'matplotlib.pyplot' in _sys.modules:
+    _sys.modules['matplotlib.pyplot'].close('all')
 for _module in list(_sys.modules.values()):
     getattr(_module, '__warningregistry__', {}).clear()
 """

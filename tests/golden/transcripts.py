@@ -148,10 +148,20 @@ def _text_apart(tree: Tree, own: dict[str, str]) -> Tree:
     return {**tree, "messages": [*others, *_gathered(streams)]}
 
 
-_NUMBER = r"\d+(?:\.\d+)?(?:e[+-]?\d+)?"
+_DURATION = r"\d+(?:\.\d+)? ?(?:ns|µs|us|μs|ms|s|min|it/s|s/it)\b|\d?\d:\d\d(?=[<,\] ])|\?(?=it/s)"
+
+
+def _without_card(tree: Tree, own: dict[str, str]) -> Tree:
+    def is_card(message: Tree) -> bool:
+        displayed = message["content"].get("transient", {}).get("display_id", "")
+        return re.fullmatch(r"gpu-[0-9a-f]{32}", displayed) is not None
+
+    return {**tree, "messages": [message for message in tree["messages"] if not is_card(message)]}
+
 
 NORMALISED = (
     Rule("the magic's line", "it is the one thing that was typed differently", _magic_line),
+    Rule("the job's card", "a job that takes over two seconds says what it waits for; not the cell's", _without_card),
     Rule(
         "own words",
         "the id of the request, the kernel's directory and its process id name this kernel and no other",
@@ -163,7 +173,7 @@ NORMALISED = (
     Rule(
         "times",
         "how long something took; where a cell prints that",
-        _substitute(rf"{_NUMBER} ?(?=(?:ns|µs|us|μs|ms|s|min|it/s|s/it)\b)|\d?\d:\d\d(?=[<,\] ])|\?(?=it/s)", "…"),
+        _substitute(_DURATION, "…"),
         TIMES,
     ),
     Rule(
