@@ -203,3 +203,9 @@ def test_python_is_left_alone_without_ipython() -> None:
 
 def test_a_deep_expression_needs_nothing_rather_than_failing() -> None:
     assert needed("+".join(["x"] * 50_000)).reads in ((), ("x",))
+
+
+@pytest.mark.parametrize("cell", ["x is 1", "'\\d'", "def f(): return x is 'a', '\\d'\nf()", "%time x is 1"])
+def test_warnings_about_the_code_are_left_to_the_job(cell: str, recwarn: pytest.WarningsRecorder) -> None:
+    needed(cell)
+    assert not recwarn.list
