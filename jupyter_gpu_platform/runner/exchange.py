@@ -68,9 +68,11 @@ def _items(value: Any) -> Iterable[Any]:
 
 def is_kept(value: Any) -> bool:
     """Say whether the value of a cell's last expression is worth sending back."""
-    return not any(
-        kind.__module__.partition(".")[0] in _UNKEPT for item in _items(value) for kind in type(item).__mro__
-    )
+    try:
+        kinds = {kind for item in _items(value) for kind in type(item).__mro__}
+    except Exception:  # noqa: BLE001 - the value's own code; it must not fail a cell that has succeeded
+        return False
+    return not any(str(kind.__module__).partition(".")[0] in _UNKEPT for kind in kinds)
 
 
 class Keeping:
@@ -125,8 +127,8 @@ def keep(source: dict[str, Any], shell: Any, known: set[str], path: str) -> dict
     """
     encoding = source.get("encoding") or "pickle"
     keeping = Keeping(shell.namespace, encoding)
-    signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         if source["type"] == "function":
             _keep_call(keeping, shell)
         else:

@@ -226,7 +226,7 @@ class KernelShell:
             self._begin("", {}, False, started)
             events.trigger("pre_execute")
             value = function(*args, **kwargs)
-            if inspect.isawaitable(value):
+            if inspect.iscoroutine(value):
                 value = self._loop.run_until_complete(self._await(value))
             self.result = value
         except BaseException as error:  # noqa: BLE001 - whatever the user's code raises is what came of it

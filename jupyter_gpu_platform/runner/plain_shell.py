@@ -109,14 +109,14 @@ class PlainShell:
         return self._work(work, started)
 
     def call(self, function: Any, args: Any, kwargs: Any, started: Callable[[], None]) -> dict[str, Any]:
-        """Call a function where a cell would run; what it returns is awaited where it can be."""
+        """Call a function where a cell would run; a coroutine that it returns is awaited."""
 
         async def wait(value: Any) -> Any:
             return await value
 
         def work() -> Any:
             value = function(*args, **kwargs)
-            return asyncio.run(wait(value)) if inspect.isawaitable(value) else value
+            return asyncio.run(wait(value)) if inspect.iscoroutine(value) else value
 
         return self._work(work, started)
 

@@ -9,6 +9,7 @@ import sys
 import pytest
 
 from jupyter_gpu_platform.runner import processes
+from jupyter_gpu_platform.runner.values import Packer
 
 LOOP = (
     "import itertools, time\nfor n in itertools.count():\n    print(n)\n    time.sleep(0.002)\n    if n == 800: break"
@@ -214,6 +215,10 @@ def _old_python() -> pathlib.Path | None:
 
 @pytest.mark.skipif(_old_python() is None, reason="no Python 3.8 beside this Python; `pyenv install 3.8` provides it")
 def test_python_3_8_runs_cells(attempt, agent):
-    attempt.cell("print('old')\n1 + 1", python=str(_old_python()))
+    packer = Packer({}, limit=2**20)
+    packer.add("a", [1])
+    old = {"python": str(_old_python()), "encoding": "json"}
+    attempt.cell("print('old')\na.append(2)\n1 + 1", values=agent.store(packer), out=["a"], **old)
     assert attempt.finish()["exit_code"] == 0
     assert attempt.types() == ["stream", "result", "values", "exit"]
+    assert agent.values(attempt.folder) == {"a": [1, 2], "_": 2}

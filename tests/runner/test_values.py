@@ -93,6 +93,7 @@ def test_names_come_back_from_a_cell_that_fails(attempt, agent):
         ("import matplotlib.pyplot as plt\nplt.plot([1, 2])", None, "not_picklable"),
         ("import ipywidgets\n[ipywidgets.IntSlider()]", None, "not_picklable"),
         ("(n for n in [])", None, "not_picklable"),
+        ("class Odd:\n    def __getattr__(self, name): raise RuntimeError(name)\nOdd();\nOdd()", None, "not_picklable"),
         ("print(1)", None, None),
     ],
 )
