@@ -65,7 +65,7 @@ def _texts(change: Callable[[str], str]) -> Callable[[Tree, dict[str, str]], Tre
             return {walk(name): walk(value[name]) for name in sorted(value)}
         return value
 
-    return lambda tree, own: walk(tree)
+    return lambda tree, _own: walk(tree)
 
 
 def _substitute(pattern: str, replacement: str) -> Callable[[Tree, dict[str, str]], Tree]:
