@@ -23,6 +23,7 @@ import linecache
 import mmap
 import os
 import pickle
+import re
 import sys
 import types
 from typing import Any, Callable, Dict, Iterable, Iterator, List, Optional, Sequence, Set, Tuple, Type, Union
@@ -137,6 +138,9 @@ _SLOTS = ("__name__", "__qualname__", "__annotations__", "__kwdefaults__", "__de
 def names_in_code(code: types.CodeType) -> Set[str]:
     """Give the global names that *code* and the functions and classes inside it read."""
     found = {i.argval for i in dis.get_instructions(code) if i.opname in ("LOAD_GLOBAL", "LOAD_NAME")}
+    if "query" in code.co_names or "eval" in code.co_names:  # pandas: df.query("a > @n")
+        texts = " ".join(text for text in code.co_consts if isinstance(text, str))
+        found |= set(re.findall(r"@([^\W\d]\w*)", texts)).difference(code.co_varnames)
     for constant in code.co_consts:
         if isinstance(constant, types.CodeType):
             found |= names_in_code(constant)

@@ -107,6 +107,13 @@ CASES = {
         "df n",
         "1",
     ),
+    "variable of a query in a function of an earlier cell": Case(
+        "import pandas as pd\ndf = pd.DataFrame({'a': [1, 2]}); n = 1; m = 5\n"
+        "def f(m): return len(df.query('a > @n and a < @m'))",
+        "print(f(3))",
+        "df f n",
+        "1",
+    ),
     "eval": Case("x = 1; y = 2", "print(eval('x + y'))", "x y", "3"),
     "f-string": Case("x = 1; w = 4", "print(f'{x:>{w}}')", "w x", "   1"),
     "comprehension": Case("x = [1, 2]; k = 3", "print([i * k for i in x])", "k x", "[3, 6]"),
