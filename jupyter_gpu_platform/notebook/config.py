@@ -95,25 +95,34 @@ class GpuMagics(Configurable):
         found = {name: getattr(self, name) for name in _BY_NAME if name != "name"}
         return {name: value for name, value in found.items() if value is not None} | {"on_interrupt": self.on_interrupt}
 
-    def set(self, name: str, text: str) -> None:
-        """Set one by its name, for this notebook; empty text takes it back to its default.
+    def named(self, text: str) -> str:
+        """Return the setting that *text* names, as the option on a line or as here.
+
+        :raises InvalidRequest: there is none; the hint names the nearest.
+        """
+        name = text.strip().lstrip("-").replace("-", "_")
+        names = self.traits(config=True)
+        if name not in names:
+            hint = nearest(name, names) or f"There are: {', '.join(sorted(names))}"
+            raise errors.InvalidRequest(f"there is no setting {name!r}", hint=hint)
+        return name
+
+    def set(self, text: str, value: str) -> str:
+        """Set the one that *text* names, for this notebook, and return its name; an empty value is its default again.
 
         :raises InvalidRequest: there is none of that name, or it can't have that value.
         """
-        name = name.strip().lstrip("-").replace("-", "_")
-        traits = self.traits(config=True)
-        if name not in traits or name == "presets":
-            known = ", ".join(sorted(set(traits) - {"presets"}))
-            raise errors.InvalidRequest(
-                f"there is no setting {name!r}", hint=nearest(name, traits) or f"There are: {known}"
-            )
-        if not text:
-            setattr(self, name, traits[name].default(self))
-            return
+        name = self.named(text)
+        trait = self.traits()[name]
+        if isinstance(trait, Dict):
+            hint = "Set it whole: %config GpuMagics.presets = {'big': '--gpus 8'}"
+            raise errors.InvalidRequest(f"{name} is not set by %gpu config", hint=hint)
         try:
-            setattr(self, name, int(text) if isinstance(traits[name], Int) else text)
+            new = int(value) if value and isinstance(trait, Int) else value
+            setattr(self, name, new if value else trait.default(self))
         except (TraitError, ValueError) as error:
-            raise errors.InvalidRequest(str(error), hint=str(traits[name].help)) from None
+            raise errors.InvalidRequest(str(error), hint=str(trait.help)) from None
+        return name
 
     def rows(self) -> list[tuple[str, str, str]]:
         """Return name, value and meaning of each setting."""

@@ -122,6 +122,8 @@ class Feed:
         self._asked: tuple[threading.Event | None, float | None] = (None, None)
         self._client: Client | None = None
         self.job: Job | None = None
+        #: what is done until there is one
+        self.doing = "Looking for the GPU service; this machine's own is started where it is meant and doesn't run"
         #: the record of the values that the job left, once it was shown
         self.values: dict[str, Any] | None = None
         self._replied = _Highest()
@@ -184,6 +186,7 @@ class Feed:
     def _read(self) -> None:
         try:
             client = self._client = self._connect()
+            self.doing = "Handing over to the GPU service"
             self.job = self._begin(client)
             self._events.put(Submitted(self.job))
             if self.unwanted:
@@ -384,6 +387,8 @@ class _Watch:
         if self._open and time.monotonic() >= self._open[1]:
             self._ask_person()
         if time.monotonic() >= self._heard + _QUIET:
+            if self._feed.job is None:
+                self._card.prepare(self._feed.doing)
             self._feed.look()
         if self._feed.unanswered < _PATIENCE_WITH_SERVICE:
             self._said_away = False

@@ -44,7 +44,7 @@ class Magic:
 
     def gpu(self, line: str) -> Any:
         try:
-            return verbs.Verbs(_connect(), lambda: self._newest, self.settings).run(line)
+            return verbs.Verbs(_connect(), lambda: self._newest, self.settings, self._shell.user_ns).run(line)
         except errors.GpuPlatformError as error:
             raise failures.readable(error) from None
 
@@ -132,7 +132,7 @@ class Magic:
             returned = returning.Returned(warnings=[str(error)])
         for warning in returned.warnings:
             sys.stderr.write(warning + "\n")
-        if returned.has_result:
+        if returned.has_result and not isinstance(returned.result, returning.LazyValue):
             _make_real(self._shell, returned.result)
 
 

@@ -24,6 +24,7 @@ from .tables import Table
 
 if TYPE_CHECKING:
     from ..client import Client
+    from ..client.protocol import Document
     from .capture import Capture
 
 #: an image's name that says its Python: ``python:3.12-slim``, ``torch-py311``, ``base:python-3.11``
@@ -118,39 +119,53 @@ def check(client: Client, spec: JobSpec, captured: Capture | None, *, local: boo
         _check_script(spec.source, Path(spec.environment.workdir or "."))
     if captured is not None and captured.python_needed:
         _check_python(spec, local=local)
-    if spec.resources.gpu_model or spec.target.cluster:
-        _check_clusters(spec, views(client))
+    if spec.resources.gpus or spec.resources.gpu_model or spec.target.cluster:
+        documents = client.clusters()
+        # One that has only just joined has not said yet what it has.
+        if documents and all(document.get("capacity_at") for document in documents):
+            _check_clusters(spec, [_view(document) for document in documents], local=local)
 
 
 def views(client: Client) -> list[placement.ClusterView]:
     """Return the clusters as the planner sees them."""
-    return [
-        placement.ClusterView(
-            name=document["name"],
-            capacity=msgspec.convert(document.get("capacity") or {}, Capacity),
-            reachable=document.get("state") == "connected",
-            drained=bool(document.get("drained")),
-        )
-        for document in client.clusters()
-    ]
+    return [_view(document) for document in client.clusters()]
 
 
-def _check_clusters(spec: JobSpec, clusters: Sequence[placement.ClusterView]) -> None:
+def _view(document: Document) -> placement.ClusterView:
+    return placement.ClusterView(
+        name=document["name"],
+        capacity=msgspec.convert(document.get("capacity") or {}, Capacity),
+        reachable=document.get("state") == "connected",
+        drained=bool(document.get("drained")),
+    )
+
+
+def _check_clusters(spec: JobSpec, clusters: Sequence[placement.ClusterView], *, local: bool) -> None:
     wanted = spec.target.cluster
     by_name = {cluster.name: cluster for cluster in clusters}
     if wanted and wanted not in by_name:
         hint = nearest(wanted, by_name) or f"There are: {', '.join(sorted(by_name)) or 'none yet'}"
         raise errors.InvalidRequest(f"there is no cluster {wanted!r}", hint=hint)
-    model = spec.resources.gpu_model
-    asked = [by_name[wanted]] if wanted else clusters
-    if not model or any(fits_model(model, gpu.model) for cluster in asked for gpu in cluster.capacity.gpus):
+    asked = [by_name[wanted]] if wanted else list(clusters)
+    if spec.resources.gpu_model:
+        _check_model(spec.resources.gpu_model, asked, clusters)
+    lacks = [placement.lack(spec.resources, cluster) for cluster in asked]
+    if local and all(lacks):
+        # Elsewhere a cluster may grow; this machine doesn't.
+        said = "; ".join(lack.message for lack in lacks if lack is not None)
+        hint = "Ask for less: without --gpus it runs on the CPU. `jupyter gpu up --fake-gpus 1` pretends to have one."
+        raise errors.InvalidRequest(f"it could never run: {said}", hint=hint)
+
+
+def _check_model(model: str, asked: Sequence[placement.ClusterView], clusters: Sequence[placement.ClusterView]) -> None:
+    """:param asked: those of the clusters on which it may run."""
+    if any(fits_model(model, gpu.model) for cluster in asked for gpu in cluster.capacity.gpus):
         return
     models = {gpu.model: cluster.name for cluster in clusters for gpu in cluster.capacity.gpus}
-    where = f"cluster {wanted} has" if wanted else "no cluster has"
-    said = f"{where} {'no ' if wanted else ''}GPU of model {model!r}"
+    said = f"there is no GPU of model {model!r}" + (f" on cluster {asked[0].name}" if len(asked) == 1 else "")
     if not models:
         notes = "; ".join(f"{cluster.name}: {cluster.capacity.gpu_note or 'no GPU'}" for cluster in clusters)
-        raise errors.InvalidRequest(said, hint=f"No cluster has any GPU ({notes or 'none has joined'}).")
+        raise errors.InvalidRequest(said, hint=f"No cluster has any GPU ({notes}).")
     there = ", ".join(f"{name} (on {cluster})" for name, cluster in sorted(models.items()))
     raise errors.InvalidRequest(said, hint=f"{nearest(model, models)} There are: {there}".strip())
 

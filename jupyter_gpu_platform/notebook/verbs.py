@@ -56,12 +56,17 @@ class Verbs:
 
     :param connect: gives the client, and starts the local platform where that is what it takes.
     :param newest: gives the newest job that was submitted here, or None.
+    :param namespace: the notebook's names.
     """
 
     def __init__(
-        self, connect: Callable[[], Client], newest: Callable[[], handle.Job[Any] | None], settings: GpuMagics
+        self,
+        connect: Callable[[], Client],
+        newest: Callable[[], handle.Job[Any] | None],
+        settings: GpuMagics,
+        namespace: dict[str, Any],
     ) -> None:
-        self._connect, self._newest, self._settings = connect, newest, settings
+        self._connect, self._newest, self._settings, self._namespace = connect, newest, settings, namespace
 
     def run(self, line: str) -> Any:
         """Do what the line says, and return what is to be shown.
@@ -126,7 +131,12 @@ class Verbs:
         self._handle("attach", words).attach()
 
     def _result(self, words: list[str]) -> Any:
-        return self._handle("result", words).result()
+        job = self._handle("result", words)
+        kept = job.outcome(job.wait())
+        self._namespace.update(kept.returned.values)
+        if kept.returned.values:
+            print(f"Here now: {', '.join(kept.returned.values)}")  # noqa: T201 - what a line magic shows
+        return kept.given()
 
     def _cancel(self, words: list[str]) -> None:
         job = self._handle("cancel", words)
@@ -166,18 +176,11 @@ class Verbs:
         return Table(("about", "what"), rows)
 
     def _config(self, words: list[str]) -> Table:
+        names = []
         for word in words:
             name, sign, text = word.partition("=")
-            if not sign:
-                raise errors.InvalidRequest(
-                    f"%gpu config does not understand {word!r}",
-                    hint="Write NAME=VALUE, such as gpus=1; NAME= takes it back.",
-                )
-            self._settings.set(name, text)
-        rows = self._settings.rows()
-        if words:
-            named = {word.partition("=")[0].strip().lstrip("-").replace("-", "_") for word in words}
-            rows = [row for row in rows if row[0] in named]
+            names.append(self._settings.set(name, text) if sign else self._settings.named(name))
+        rows = [row for row in self._settings.rows() if not names or row[0] in names]
         return Table(("setting", "value", "meaning"), rows)
 
     def _up(self, words: list[str]) -> None:

@@ -24,6 +24,11 @@ class Card:
         self._updates = getattr(shell, "kernel", None) is not None
         self._settled = False
 
+    def prepare(self, doing: str) -> None:
+        """Show what is done before the job has an id."""
+        if self._job is None and not self._settled:
+            self._show(doing, f"<small>{html.escape(doing)}</small>")
+
     def update(self, job: Job) -> None:
         """Show what the job does now."""
         if self._settled:
@@ -59,13 +64,16 @@ class Card:
     def _publish(self, job: Job, path: str, why: str) -> None:
         where = f" on {job.cluster}" if job.cluster else ""
         text = f"Job {job.id}{where}: {path}" + (f" ({why})" if why else "")
-        if text == self._shown:
-            return
         rich = (
             f"<small>Job <code>{html.escape(job.id)}</code>{html.escape(where)}: <b>{html.escape(path)}</b>"
             + (f" – {html.escape(why)}" if why else "")
             + "</small>"
         )
+        self._show(text, rich)
+
+    def _show(self, text: str, rich: str) -> None:
+        if text == self._shown:
+            return
         self._shell.display_pub.publish(
             data={"text/plain": text, "text/html": rich},
             metadata={},

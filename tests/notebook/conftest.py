@@ -31,6 +31,7 @@ CLUSTERS = [
     {
         "name": "lab",
         "state": "connected",
+        "capacity_at": 1.0,
         "capacity": {
             "gpus": [
                 {"index": index, "uuid": f"GPU-{index}", "model": "NVIDIA H100 SXM", "memory": 80 * 2**30}
@@ -40,7 +41,12 @@ CLUSTERS = [
             "memory": 512 * 2**30,
         },
     },
-    {"name": "local", "state": "connected", "capacity": {"cpus": 8, "memory": 2**34, "gpu_note": "no driver"}},
+    {
+        "name": "local",
+        "state": "connected",
+        "capacity_at": 1.0,
+        "capacity": {"cpus": 8, "memory": 2**34, "gpu_note": "no driver"},
+    },
 ]
 
 
@@ -303,8 +309,12 @@ class OutputHandler(Handler):
             ended = job.job.phase.ended
             if ended or not follow:
                 break
+            self.write("\n")  # a sign of life
             await self.flush()
             await job.changed.wait()
+            if job not in self.control.jobs:
+                self.request.connection.stream.close()  # type: ignore[attr-defined]
+                return
             if outage != self.control.outage:
                 self.request.connection.stream.close()  # type: ignore[attr-defined]
                 return

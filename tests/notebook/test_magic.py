@@ -296,6 +296,62 @@ def test_stopping_before_the_job_has_an_id_cancels_it_when_it_has_one(kernel, co
     assert [job.cancels for job in control.jobs] == [1]
 
 
+def test_a_job_deleted_while_it_is_watched_is_told(kernel, control):
+    async def script(job):
+        job.run()
+        job.emit("stream", name="stdout", text="working\n")
+        await job.until(lambda: job.interrupts)
+
+    control.script = script
+    cell = kernel.start("%%gpu_run\nx")
+    kernel.until_text(cell, "working")
+    (job,) = control.jobs
+
+    def delete():
+        control.jobs.clear()
+        job.touch()
+
+    control.call(delete)
+    shown = kernel.finish(cell)
+    assert shown.reply["ename"] == "NotFound"
+    assert f"job {job.job.id} was deleted while its output was shown" in shown.contents("error")[0]["traceback"][0]
+
+
+def test_nothing_reads_on_after_the_person_has_left(kernel, control):
+    control.script = interruptible
+    cell = kernel.start("%%gpu_run --on-interrupt detach\nx")
+    kernel.until_text(cell, "working")
+    kernel.interrupt()
+    kernel.finish(cell)
+    # The service's next sign of life, without any output, is where the reader ends.
+    control.call(control.jobs[-1].touch)
+    ended = "import threading\nreaders = [t for t in threading.enumerate() if t.name == 'gpu-run-output']\n"
+    ended += "[t.join(20) for t in readers]\nprint(any(t.is_alive() for t in readers))"
+    assert kernel.run(ended).text() == "False\n"
+
+
+def test_a_new_kernel_shows_the_whole_output_of_a_job_that_the_old_one_waited_for(control, start_kernel_in, tmp_path):
+    async def script(job):
+        job.run()
+        job.emit("stream", name="stdout", text="before\n")
+        await job.until(lambda: job.interrupts)
+        job.emit("stream", name="stdout", text="after\n")
+        job.end()
+
+    control.script = script
+    env = {**os.environ, "JUPYTER_GPU_URL": control.url, "JUPYTER_GPU_TOKEN": "the-tests-token"}
+    env |= {"IPYTHONDIR": str(tmp_path)}
+    for kernel in start_kernel_in(env):
+        kernel.until_text(kernel.start("%%gpu_run\nx"), "before")
+    (job,) = control.jobs
+    assert (job.interrupts, job.cancels) == (0, 0)
+    for kernel in start_kernel_in(env):
+        cell = kernel.start(f"%gpu attach {job.job.id}")
+        kernel.until_text(cell, "before")
+        control.call(lambda: setattr(job, "interrupts", 1) or job.touch())
+        assert kernel.finish(cell).text() == "after\n"
+
+
 def test_a_press_asks_for_more_each_time():
     steps = [next_step(press, on_interrupt="cancel", running=True) for press in (1, 2, 3)]
     assert steps == ["interrupt", "cancel", "leave"]

@@ -119,7 +119,7 @@ def test_a_setting_of_this_notebook_is_taken_back_by_nothing():
     ("gpus", "many", "not a whole number"),
     ("on_interrupt", "stop", "What the stop button does"),
     ("completion_ms", "soon", "Milliseconds"),
-    ("presets", "x", "no setting"),
+    ("presets", "x", "%config GpuMagics.presets"),
 ])  # fmt: skip
 def test_a_wrong_setting_says_what_is_wrong(name, text, said):
     with pytest.raises(errors.InvalidRequest) as caught:

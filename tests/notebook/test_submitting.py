@@ -171,12 +171,20 @@ def test_a_command_stands_behind_two_dashes(kernel, control):
 @pytest.mark.parametrize(("line", "said"), [
     ("--gpus 1 --gpu-model A100", "There are: NVIDIA H100 SXM (on lab)"),
     ("--gpus 1 --gpu-model h200 --cluster lab", "There are: NVIDIA H100 SXM"),
-    ("--gpus 1 --gpu-model H100 --cluster local", "cluster local has no GPU of model 'H100'"),
+    ("--gpus 1 --gpu-model H100 --cluster local", "no GPU of model 'H100' on cluster local"),
     ("--cluster lba", "Did you mean lab"),
+    ("--gpus 1 --cluster local", "it could never run: local: no driver"),
+    ("--gpus 3", "lab has 2 of the 3 GPUs asked for"),
 ])  # fmt: skip
 def test_what_no_cluster_has_is_refused_before_it_queues(kernel, control, line, said):
     assert said in error(kernel.run(f"%%gpu_run {line}\nx"))
     assert control.jobs == []
+
+
+def test_a_cluster_that_has_not_said_what_it_has_may_have_it(kernel, control):
+    control.clusters[:] = [{"name": "new", "state": "new"}]
+    kernel.run("%%gpu_run --gpus 1 --gpu-model A100\nx")
+    assert len(control.jobs) == 1
 
 
 def test_a_model_is_asked_for_by_part_of_its_name(kernel, control):

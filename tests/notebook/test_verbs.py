@@ -80,7 +80,7 @@ def test_the_platform_and_its_gpus(kernel, control):
     ("zzz", "There are: jobs, show"),
     ("jobs --al", "Did you mean --all?"),
     ("show a b", "Write: %gpu show ID"),
-    ("config gpus", "NAME=VALUE"),
+    ("config gpu", "Did you mean gpus"),
     ("config gpu=1", "Did you mean gpus"),
     ("config gpus=x", "not a whole number"),
     ("up now", "does not understand 'now'"),
@@ -88,6 +88,13 @@ def test_the_platform_and_its_gpus(kernel, control):
 ])  # fmt: skip
 def test_a_wrong_line_says_what_is_right(kernel, line, said):
     assert said in error(kernel.run(f"%gpu {line}"))
+
+
+def test_settings_are_shown_all_or_some(kernel):
+    assert "capture_limit" in plain(kernel.run("%gpu config"))
+    text = plain(kernel.run("%gpu config eager-limit"))
+    assert "64 MiB" in text
+    assert "capture_limit" not in text
 
 
 def test_without_words_it_helps(kernel):
