@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import operator
+import types
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping
 from typing import Any, Generic, ParamSpec, TypeVar, Unpack, cast, overload
 
@@ -144,7 +145,9 @@ class RemoteFunction(Generic[P, R]):
 
     def __get__(self, instance: Any, owner: type | None = None) -> Any:
         """As a method it takes its object along, like any function."""
-        return self if instance is None else RemoteFunction(functools.partial(self.local, instance), self._options)
+        if instance is None:
+            return self
+        return RemoteFunction(types.MethodType(self.local, instance), self._options)
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Its plain function: where the job runs this package may be missing, and a job must not wait for more jobs.

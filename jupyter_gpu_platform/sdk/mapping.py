@@ -9,7 +9,7 @@ import itertools
 import queue
 import sys
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Generic, Literal, Self, TypeVar, cast
 
 from .. import errors
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 R = TypeVar("R")
 OnInterrupt = Literal["cancel", "detach"]
+
+#: Cancels that are under way at a time: the service commits them together, and answers each after that.
+_AT_ONCE = 32
 
 
 class Calls(Generic[R]):
@@ -108,10 +111,10 @@ class Calls(Generic[R]):
 
     def cancel(self) -> None:
         """End all calls that have not ended."""
-        for job, future in itertools.zip_longest(self._jobs, self._futures):
-            if future is None or not future.done():
-                with contextlib.suppress(errors.Conflict):  # it has ended meanwhile
-                    job.cancel()
+        pairs = itertools.zip_longest(self._jobs, self._futures)
+        left = [job for job, future in pairs if future is None or not future.done()]
+        with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="gpu-cancel") as pool:
+            list(pool.map(_cancel, left))
 
     def _left(self) -> None:
         if self._on_interrupt == "cancel":
@@ -122,6 +125,11 @@ class Calls(Generic[R]):
 
     def __repr__(self) -> str:
         return f"<{len(self)} calls of {self._name}>"
+
+
+def _cancel(job: Job[Any]) -> None:
+    with contextlib.suppress(errors.Conflict):  # it has ended meanwhile
+        job.cancel()
 
 
 class _Bar:

@@ -208,6 +208,44 @@ def test_a_map_that_is_left_early_cancels_the_rest_unless_told_otherwise(program
     assert program(text) == "cancelled\nFalse\ncancelled\n"
 
 
+def test_ctrl_c_ends_a_map_and_what_it_left(program):
+    text = lines("""
+        import os, signal, time
+        @gpu.remote(cpus=0.01)
+        def wait(x):
+            time.sleep(x)
+        calls = wait.map([0, 600], progress=False)
+        calls.jobs[0].ending().add_done_callback(lambda _: os.kill(os.getpid(), signal.SIGINT))
+        try:
+            list(calls)
+        except KeyboardInterrupt:
+            print([job.wait(60).phase.value for job in calls.jobs])
+    """)
+    assert program(text) == "['succeeded', 'cancelled']\n"
+
+
+def test_functions_and_methods_of_a_module_run_too(program, tmp_path):
+    (tmp_path / "beside.py").write_text(
+        lines("""
+            import math
+            import jupyter_gpu_platform as gpu
+            more = 5
+            def helped(x):
+                return x + more
+            @gpu.remote
+            def call(x):
+                return helped(x) + math.floor(1.5)
+            class Counter:
+                def __init__(self, number):
+                    self.number = number
+                @gpu.remote
+                def times(self, x):
+                    return self.number * x
+        """)
+    )
+    assert program("import beside\nprint(beside.call(1), beside.Counter(3).times(4))") == "7 12\n"
+
+
 def test_coroutines_wait_for_many_jobs_at_once(program):
     text = lines("""
         import asyncio, threading
