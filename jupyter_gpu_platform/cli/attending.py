@@ -162,8 +162,8 @@ class Attended:
     def _choice(self) -> Choice:
         lines: queue.SimpleQueue[str] = queue.SimpleQueue()
         question = "\n[c]ancel the job, [d]etach from it, or Enter to go on? (Ctrl-C cancels) "
-        self._keyboard.ask(question, lines.put)
         try:
+            self._keyboard.ask(question, lines.put)
             word = lines.get().strip().lower()
         except KeyboardInterrupt:
             self._keyboard.drop()
