@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from typing import Any, NamedTuple
 
 import pytest
@@ -311,3 +313,13 @@ def test_what_is_sent_is_what_the_reference_says(notebook: Any) -> None:
     assert taken.ref is not None
     assert len(data) == taken.ref.size
     assert capture({}, "x").ref is None
+
+
+def test_capturing_needs_no_ipython() -> None:
+    code = (
+        "import sys; sys.modules['IPython'] = None\n"
+        "from jupyter_gpu_platform.notebook import capture, returning\n"
+        "print(sorted(capture.capture({'f': len, 'x': 'ab'}, '%timeit f(x)').sent))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "['f', 'x']\n"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import subprocess
@@ -474,3 +475,13 @@ def test_what_is_not_installed_is_not_imported_for_a_summary() -> None:
 
     assert "torch" not in sys.modules
     assert summary(Tensor()) == "float32 3 × 4 cuda:0"
+
+
+@pytest.mark.parametrize("name", ["values", "describing", "plain_data"])
+def test_the_other_side_may_be_python_3_8(name: str) -> None:
+    source = Path(jupyter_gpu_platform.runner.__file__).with_name(f"{name}.py").read_text()
+    tree = ast.parse(source, feature_version=(3, 8))
+    imported = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+    imported |= {node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and not node.level}
+    # cloudpickle is imported only where it is used.
+    assert imported - {"cloudpickle"} <= sys.stdlib_module_names
