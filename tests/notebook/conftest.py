@@ -6,6 +6,8 @@ import asyncio
 import hashlib
 import json
 import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
@@ -451,6 +453,31 @@ def kernel(_control: FakeControl, tmp_path_factory: pytest.TempPathFactory) -> I
         "JUPYTER_RUNTIME_DIR": str(home / "runtime"),
     }
     yield from start_kernel(env)
+
+
+@pytest.fixture(scope="module")
+def platform_env(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """An environment in which the local platform is a fresh one; what runs there is stopped at the end."""
+    home = tmp_path_factory.mktemp("home")
+    env = {name: value for name, value in os.environ.items() if not name.startswith("JUPYTER_GPU_")}
+    env |= {"JUPYTER_RUNTIME_DIR": str(home / "runtime"), "JUPYTER_GPU_STATE_DIR": str(home / "state")}
+    env |= {"IPYTHONDIR": str(home / "ipython")}
+    try:
+        yield env
+    finally:
+        gpu_command(env, "down")
+
+
+def gpu_command(env: dict[str, str], *line: str) -> str:
+    """What ``jupyter gpu`` prints."""
+    argv = [sys.executable, "-m", "jupyter_gpu_platform.cli.main", *line]
+    return subprocess.run(argv, env=env, capture_output=True, text=True, timeout=60, check=True).stdout
+
+
+@pytest.fixture(scope="session")
+def gpu() -> Callable[..., str]:
+    """`gpu_command`, for modules that look at the platform themselves."""
+    return gpu_command
 
 
 @pytest.fixture(scope="session")
