@@ -144,20 +144,13 @@ class Client:
             raise failure.error
         time.sleep(delay)
 
-    def _stream(
-        self, follower: streams.Follower[T], deadline: float | None = None, stopped: Callable[[], bool] = lambda: False
-    ) -> Iterator[T]:
+    def _stream(self, follower: streams.Follower[T], stopped: Callable[[], bool] = lambda: False) -> Iterator[T]:
         """Yield what *follower* reads, over as many connections as it takes.
 
-        :param deadline: on the monotonic clock.
         :param stopped: whether nobody reads any more; asked at each sign of life, every 10 s at least.
-        :raises TimeoutError: the deadline has passed.
         """
         patience = Patience(time.monotonic(), limit=protocol.STREAM_PATIENCE)
         while not follower.ended:
-            remaining = None if deadline is None else deadline - time.monotonic()
-            if remaining is not None and remaining <= 0:
-                raise TimeoutError
             endpoint, call = self._current(), follower.call()
             failure: Failure | None = None
             try:
@@ -166,7 +159,7 @@ class Client:
                     endpoint.url + call.path,
                     params=list(call.params),
                     headers=protocol.request_headers(endpoint, call),
-                    timeout=transport.stream_timeout(remaining),
+                    timeout=transport.stream_timeout(None),
                 ) as response:
                     if not response.is_success:
                         failure = protocol.refused(response.status_code, response.headers, response.read())
@@ -177,8 +170,6 @@ class Client:
                             if stopped():
                                 return
                             yield from follower.feed(chunk)
-                            if deadline is not None and time.monotonic() > deadline:
-                                raise TimeoutError
                         follower.closed()
             except httpx.TransportError as error:
                 failure = transport.lost(error, endpoint)
@@ -268,21 +259,8 @@ class Client:
         :param timeout: seconds.
         :raises TimeoutError: it goes on, and *timeout* seconds have passed.
         """
-        deadline = None if timeout is None else time.monotonic() + timeout
-        while True:
-            # The position first: a change between the two is then seen twice, never missed.
-            position = self.jobs(limit=1).log_position
-            job = self.job(job_id)
-            if job.phase.ended:
-                return job
-            try:
-                for change in self._stream(streams.ChangeFollower(position, follow=True), deadline):
-                    if change.object_id == job_id and change.kind.startswith("job"):
-                        job = self.job(job_id)
-                        if job.phase.ended:
-                            return job
-            except errors.Gone:
-                continue  # fell behind the trimmed end of the log: look at the job anew
+        (ending,) = self.endings.of([job_id])
+        return ending.result(timeout)
 
     def cancel(self, job_id: str) -> Job:
         """Ask for the job's end; its processes get SIGTERM, and after their grace period SIGKILL."""
