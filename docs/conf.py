@@ -12,6 +12,8 @@ version = release = __version__
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 root_doc = "index"
 exclude_patterns = ["_build"]
+# A command's output may hold anything, such as a single quotation mark that opens nothing.
+suppress_warnings = ["misc.highlighting_failure"]
 nitpicky = False  # signatures name types of libraries whose pages are not looked up: no network
 
 myst_enable_extensions = ["colon_fence", "deflist", "substitution"]

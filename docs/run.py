@@ -26,6 +26,7 @@ import argparse
 import asyncio
 import contextlib
 import difflib
+import html
 import itertools
 import os
 import re
@@ -56,6 +57,7 @@ PATIENCE = 60
 _FENCE = re.compile(r"^(`{3,})\s*(\S*)[ \t]*(.*)$")
 _STATIC = {"output", "text", "json", "toml", ""}
 _JOB = re.compile(r"\bj[0-9a-hjkmnp-tv-z]{18}\b")
+_CARD = re.compile(rf"^Job {_JOB.pattern}( on \S+)?: (queued|starting|running) .*\n", re.MULTILINE)
 _NUMBERED = re.compile(r"\bj0{15}(\d{3})\b")
 _STEERING = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
@@ -265,7 +267,8 @@ class Run:
         self._exit = 0
 
     def shown(self, text: str) -> str:
-        """Return what was put out as a page would show it."""
+        """Return what was put out as a page would show it, without the card that slow machines show and quick ones don't."""
+        text = _CARD.sub("", text)
         for real, stand_in in self._paths:
             text = text.replace(real, stand_in)
         return plain(text)
@@ -325,7 +328,7 @@ class Run:
             await asyncio.gather(*beside, return_exceptions=True)
         if (failed is not None) != ("raises" in block.marks):
             raise Wrong(f"{self.page.name}:{block.first}: {failed or 'the cell should have failed and did not'}")
-        text = "".join(asked) + "".join(map(_text, cell.outputs))
+        text = "".join(asked) + "".join(_text(output, kernel.widget_state) for output in cell.outputs)
         return self._lines(text, block.output.text if block.output else "")
 
     def _lines(self, put_out: str, shown: str) -> list[str]:
@@ -341,7 +344,7 @@ class Run:
             kernel.kc.input(answer)
 
     async def _interrupt(self, kernel: Kernel, cell: Any, text: str) -> None:
-        while text not in "".join(map(_text, cell.outputs)):
+        while text not in "".join(_text(output, {}) for output in cell.outputs):
             await kernel.changed.wait()
             kernel.changed.clear()
         await kernel.km.interrupt_kernel()
@@ -417,13 +420,28 @@ def _commands(block: Block) -> Iterator[tuple[str, str]]:
         yield "\n".join(command), "\n".join(output)
 
 
-def _text(output: Any) -> str:
+def _text(output: Any, widgets: dict[str, Any]) -> str:
     """Return what a page shows of one output of a cell."""
     if output.output_type == "stream":
         return str(output.text)
     if output.output_type == "error":
         return "\n".join(output.traceback) + "\n"
+    view = output.data.get("application/vnd.jupyter.widget-view+json")
+    if view and view["model_id"] in widgets:
+        return _drawn(view["model_id"], widgets) + "\n"
     return str(output.data.get("text/plain", "")) + "\n"
+
+
+def _drawn(model: str, widgets: dict[str, Any]) -> str:
+    """Return how a widget looks, as far as text can show it."""
+    state = widgets[model]
+    children = [_drawn(child.removeprefix("IPY_MODEL_"), widgets) for child in state.get("children", ())]
+    if children:
+        return " ".join(filter(None, map(str.strip, children)))
+    if "bar_style" in state:
+        return "█" * round(10 * state["value"] / (state["max"] or 1))
+    text = str(state.get("value", ""))
+    return f"{state['description']} {text}" if state.get("description") else html.unescape(text)
 
 
 @dataclass
