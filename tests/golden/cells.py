@@ -20,6 +20,7 @@ class Cell:
     :param marks: rules of `transcripts.NORMALISED` that hold for this cell.
     :param terminal: it puts out the same in plain IPython, where libraries show another form than in a kernel; a
         job's shell is always a kernel.
+    :param raises: its status is error, which ends a run of papermill.
     """
 
     name: str
@@ -29,6 +30,7 @@ class Cell:
     after: str = ""
     marks: frozenset[str] = frozenset()
     terminal: bool = True
+    raises: bool = False
 
     @property
     def here(self) -> str:
@@ -50,10 +52,13 @@ def _cell(
     before: str = "",
     after: str = "",
     terminal: bool = True,
+    raises: bool = False,
 ) -> None:
     assert name not in CELLS
     # The last line ends as in a notebook: without a newline.
-    CELLS[name] = Cell(name, code.strip("\n"), above, before.strip("\n"), after.strip("\n"), frozenset(marks), terminal)
+    CELLS[name] = Cell(
+        name, code.strip("\n"), above, before.strip("\n"), after.strip("\n"), frozenset(marks), terminal, raises
+    )
 
 
 # --- text
@@ -329,6 +334,7 @@ print('goes on')
 Bad()
 """,
     terminal=False,
+    raises=True,
 )
 _cell(
     "a display that fails and the cell too",
@@ -340,6 +346,7 @@ display(Bad())
 1 / 0
 """,
     terminal=False,
+    raises=True,
 )
 _cell(
     "its own formatter",
@@ -581,6 +588,7 @@ print('before')
 f(0)
 print('never')
 """,
+    raises=True,
 )
 _cell(
     "an error with a cause",
@@ -590,6 +598,7 @@ try:
 except KeyError as error:
     raise ValueError('outer') from error
 """,
+    raises=True,
 )
 _cell(
     "an error while handling one",
@@ -601,6 +610,7 @@ try:
 except KeyError:
     int('x')
 """,
+    raises=True,
 )
 _cell(
     "an error with a hidden cause",
@@ -610,12 +620,14 @@ try:
 except KeyError:
     raise ValueError('alone') from None
 """,
+    raises=True,
 )
 _cell(
     "an exception group",
     """
 raise ExceptionGroup('several', [ValueError('a'), ExceptionGroup('inner', [KeyError('b')])])
 """,
+    raises=True,
 )
 _cell(
     "an error with notes",
@@ -625,6 +637,7 @@ error.add_note('note one')
 error.add_note('note two')
 raise error
 """,
+    raises=True,
 )
 _cell(
     "an error of a class of one's own",
@@ -634,14 +647,16 @@ class Odd(Exception):
         return 'odd\ntext ünï'
 raise Odd(1, 2)
 """,
+    raises=True,
 )
-_cell("an error without a text", "assert 1 == 2")
+_cell("an error without a text", "assert 1 == 2", raises=True)
 _cell(
     "a syntax error",
     """
 def f(:
     pass
 """,
+    raises=True,
 )
 _cell(
     "an indentation error",
@@ -649,15 +664,17 @@ _cell(
 if True:
 print(1)
 """,
+    raises=True,
 )
-_cell("a syntax error in evaluated code", "eval('1 +')")
-_cell("an unfinished string", "print('abc")
+_cell("a syntax error in evaluated code", "eval('1 +')", raises=True)
+_cell("an unfinished string", "print('abc", raises=True)
 _cell(
     "an error in a library",
     """
 import json
 json.loads('{')
 """,
+    raises=True,
 )
 _cell(
     "endless recursion",
@@ -667,6 +684,7 @@ def f(n):
 f(0)
 """,
     DEPTH,
+    raises=True,
 )
 _cell(
     "an error that draws itself",
@@ -676,6 +694,7 @@ class Drawn(Exception):
         return ['drawn', 'by itself']
 raise Drawn('x')
 """,
+    raises=True,
 )
 _cell(
     "a shown traceback, then text",
@@ -699,7 +718,7 @@ except ZeroDivisionError:
 """,
     terminal=False,
 )
-_cell("a KeyboardInterrupt of one's own", "raise KeyboardInterrupt('mine')")
+_cell("a KeyboardInterrupt of one's own", "raise KeyboardInterrupt('mine')", raises=True)
 _cell(
     "sys.exit",
     """
@@ -708,8 +727,9 @@ print('before')
 sys.exit()
 """,
     STREAMS,
+    raises=True,
 )
-_cell("sys.exit with a number", "raise SystemExit(3)", STREAMS)
+_cell("sys.exit with a number", "raise SystemExit(3)", STREAMS, raises=True)
 _cell(
     "sys.exit with a text",
     """
@@ -717,8 +737,9 @@ import sys
 sys.exit('bye')
 """,
     STREAMS,
+    raises=True,
 )
-_cell("%tb after an error", "1 / 0", after="%tb", terminal=False)
+_cell("%tb after an error", "1 / 0", after="%tb", terminal=False, raises=True)
 _cell(
     "an error and then values",
     """
@@ -726,8 +747,9 @@ x = 5
 x / 0
 """,
     after="print('next')",
+    raises=True,
 )
-_cell("a name that does not exist", "no_such_name + 1")
+_cell("a name that does not exist", "no_such_name + 1", raises=True)
 _cell(
     "a warning",
     """
@@ -746,6 +768,7 @@ with warnings.catch_warnings():
     warnings.warn('hard')
 """,
     terminal=False,
+    raises=True,
 )
 _cell(
     "a syntax warning",
@@ -777,7 +800,7 @@ except ZeroDivisionError:
 """,
     terminal=False,
 )
-_cell("input without anybody", "input('name? ')", terminal=False)
+_cell("input without anybody", "input('name? ')", terminal=False, raises=True)
 _cell(
     "getpass without anybody",
     """
@@ -785,6 +808,7 @@ import getpass
 getpass.getpass()
 """,
     terminal=False,
+    raises=True,
 )
 
 # --- processes and threads
@@ -823,6 +847,7 @@ echo before
 exit 4
 """,
     STREAMS,
+    raises=True,
 )
 _cell(
     "%%sh to a variable",
@@ -1000,6 +1025,7 @@ async def f():
 await f()
 """,
     terminal=False,
+    raises=True,
 )
 _cell(
     "asyncio.run",
@@ -1009,6 +1035,7 @@ warnings.simplefilter('ignore')
 asyncio.run(asyncio.sleep(0))
 """,
     terminal=False,
+    raises=True,
 )
 _cell(
     "create_task",
@@ -1054,6 +1081,7 @@ async with asyncio.TaskGroup() as group:
     group.create_task(bad())
 """,
     terminal=False,
+    raises=True,
 )
 
 # --- magics, help, payloads
@@ -1162,13 +1190,14 @@ get_ipython().run_cell_magic('bash', '', 'echo by name')
     TIMES,
     STREAMS,
 )
-_cell("a magic that does not exist", "%no_such_magic x")
+_cell("a magic that does not exist", "%no_such_magic x", raises=True)
 _cell(
     "a cell magic that does not exist",
     """
 %%no_such_magic
 x
 """,
+    raises=True,
 )
 _cell(
     "a magic of one's own",

@@ -25,7 +25,9 @@ for _name in [name for name in globals() if not name.startswith('_') and name no
 import sys as _sys
 get_ipython()._last_traceback = None
 if 'matplotlib.pyplot' in _sys.modules:
-    _sys.modules['matplotlib.pyplot'].close('all')
+    _plt = _sys.modules['matplotlib.pyplot']
+    _plt.close('all')
+    _plt.draw_if_interactive.called = False
 for _module in list(_sys.modules.values()):
     getattr(_module, '__warningregistry__', {}).clear()
 """

@@ -11,9 +11,9 @@ from .transcripts import differences
 @pytest.mark.parametrize("name", CELLS)
 def test_a_cell_gives_the_same_messages_here_and_in_a_job(name, run_both):
     cell = CELLS[name]
-    steps = [(cell.before, cell.before), (cell.here, cell.there), (cell.after, cell.after)]
-    found = []
-    for code, other in steps:
-        if code:
-            found += differences(*run_both(code, other), cell.marks)
+    found = differences(*run_both(cell.before, cell.before), cell.marks) if cell.before else []
+    here, there = run_both(cell.here, cell.there)
+    found += differences(here, there, cell.marks)
+    found += differences(*run_both(cell.after, cell.after), cell.marks) if cell.after else []
     assert not found, "\n".join(found)
+    assert (here.reply["status"] == "error") == cell.raises

@@ -104,6 +104,9 @@ def _random_names(tree: Tree, own: dict[str, str]) -> Tree:
     return change(tree, own)
 
 
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+
+
 def _is_stream(message: Tree) -> bool:
     return bool(message["type"] == "stream")
 
@@ -151,10 +154,14 @@ def _text_apart(tree: Tree, own: dict[str, str]) -> Tree:
 _DURATION = r"\d+(?:\.\d+)? ?(?:ns|µs|us|μs|ms|s|min|it/s|s/it)\b|\d?\d:\d\d(?=[<,\] ])|\?(?=it/s)"
 
 
+_CARD = re.compile(r"Job j[0-9a-z]+( on [^\s:]+)?: ")
+
+
 def _without_card(tree: Tree, own: dict[str, str]) -> Tree:
     def is_card(message: Tree) -> bool:
-        displayed = message["content"].get("transient", {}).get("display_id", "")
-        return re.fullmatch(r"gpu-[0-9a-f]{32}", displayed) is not None
+        data = message["content"].get("data") or {}
+        marked = str(data.get("text/html", "")).startswith("<small>Job <code>")
+        return marked and _CARD.match(str(data.get("text/plain", ""))) is not None
 
     return {**tree, "messages": [message for message in tree["messages"] if not is_card(message)]}
 
@@ -209,6 +216,15 @@ def differences(here: Transcript, there: Transcript, marks: frozenset[str] = fro
     """Compare two runs of a cell; return how they differ as lines of a diff, nothing when they are equal."""
     trees = [normalised(run.tree(), run.own, marks) for run in (here, there)]
     return tree_differences(*trees)
+
+
+def text_differences(here: str, there: str, marks: frozenset[str] = frozenset()) -> list[str]:
+    """Compare what two terminals showed; colours apart, since a job's shell does not know the terminal's theme."""
+    shown = []
+    for text in (here, there):
+        message = {"type": "stream", "content": {"name": "stdout", "text": _COLOUR.sub("", text)}, "metadata": {}}
+        shown.append(normalised({"messages": [message], "reply": {}}, {}, marks))
+    return tree_differences(*shown)
 
 
 def tree_differences(here: Tree, there: Tree) -> list[str]:
