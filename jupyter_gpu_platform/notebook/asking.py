@@ -45,6 +45,7 @@ def can_ask(shell: Any) -> bool:
     kernel = getattr(shell, "kernel", None)
     if kernel is None:
         return sys.stdin is not None and sys.stdin.isatty()
+    # What ipykernel itself goes by in `raw_input`; it has no public name.
     return bool(getattr(kernel, "_allow_stdin", False))
 
 
@@ -66,8 +67,10 @@ class Question:
         """
         if not can_ask(self._shell):
             raise NobodyThere
+        main = threading.main_thread().ident
         with self._lock:
-            self._asker, self._withdrawn = threading.get_ident(), False
+            # Only the main thread looks up for a signal: a question of another one stays until it is answered.
+            self._asker, self._withdrawn = main if threading.get_ident() == main else None, False
         try:
             with raising():
                 try:

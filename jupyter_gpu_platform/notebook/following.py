@@ -210,8 +210,10 @@ class Feed:
                 elif record["type"] == "exit":
                     self._withdraw()
                 self._room.acquire()
+                if self._stopped.is_set():
+                    break
                 self._events.put(Record(record))
-            return Ended(client.job(job.id))
+            return Ended(job if self._stopped.is_set() else client.job(job.id))
         except errors.NotFound:
             return Broken(errors.NotFound(f"job {job.id} was deleted while its output was shown", hint=_DELETED))
 
