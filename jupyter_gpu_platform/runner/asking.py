@@ -21,11 +21,12 @@ END_OF_FILE = "\x04"
 class Control:
     """The supervisor's end; never blocks it, and heeds no worker that is gone.
 
-    :param fd: the pipe's end for writing.
+    :param fd: the pipe's end for writing; -1: there is no worker.
     """
 
-    def __init__(self, fd: int) -> None:
-        os.set_blocking(fd, False)
+    def __init__(self, fd: int = -1) -> None:
+        if fd >= 0:
+            os.set_blocking(fd, False)
         self._fd = fd
         #: what the pipe had no room for yet
         self.pending = b""
@@ -34,13 +35,14 @@ class Control:
         self._answers: dict[int, str] = {}
 
     def send(self, message: Any) -> None:
-        self.pending += json.dumps(message).encode() + b"\n"
-        self.flush()
+        if self._fd >= 0:
+            self.pending += json.dumps(message).encode() + b"\n"
+            self.flush()
 
     def flush(self) -> None:
         """Write as much as fits."""
         try:
-            while self.pending and self._fd >= 0:
+            while self.pending:
                 self.pending = self.pending[os.write(self._fd, self.pending) :]
         except BlockingIOError:
             pass  # the worker reads on, or never will
@@ -104,8 +106,8 @@ class Asking:
                 # In a thread, so that an interrupt can't come between a read and what is done with it.
                 self._reader = threading.Thread(target=self._read, name="input", daemon=True)
                 self._reader.start()
-            self._writer.send(type="input", request=number, prompt=str(prompt)[:LONGEST_PROMPT], password=password)
             try:
+                self._writer.send(type="input", request=number, prompt=str(prompt)[:LONGEST_PROMPT], password=password)
                 value = self._wait(number)
             finally:  # after an interrupt too: nobody is to be asked any longer
                 self._writer.send(type="input_reply", request=number)

@@ -108,7 +108,7 @@ class Supervisor:
         self.popen: subprocess.Popen[bytes] | None = None
         self.worker = 0
         self.status: int | None = None
-        self.control = Control(os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC))
+        self.control = Control()
         self.ready = False
         self.started = False
         self.claimed = False
@@ -182,7 +182,6 @@ class Supervisor:
         out = self._pipe(lambda data: self._take_text("stdout", data))
         err = self._pipe(lambda data: self._take_text("stderr", data))
         control, down = large_pipe()
-        self.control.close()
         self.control = Control(down)
         # A script's own interpreter replaces the worker, which may therefore be ours, without its site packages.
         head = [self.given["python"]] if self.kind in IN_SHELL else [sys.executable, "-I", "-S"]

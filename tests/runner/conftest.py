@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import json
 import pathlib
 import shutil
@@ -367,7 +368,9 @@ class Attempt:
         return result
 
     def types(self) -> list[str]:
-        return [record["type"] for record in self.agent.records]
+        """List the records' types; how often the text of one stream was cut is no matter."""
+        kinds = ((r["type"], r["name"] if r["type"] == "stream" else r["seq"]) for r in self.agent.records)
+        return [kind for (kind, _), _ in itertools.groupby(kinds)]
 
     def close(self) -> None:
         if self.process is not None and self.process.poll() is None:
