@@ -8,9 +8,10 @@ agents which lost the same service don't come back in one moment.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import NamedTuple
 
 from tornado.httpclient import HTTPClientError, HTTPRequest
@@ -32,6 +33,8 @@ FIRST_PAUSE = 0.25
 LONGEST_PAUSE = 30.0
 #: seconds for a socket to be opened
 CONNECT_PATIENCE = 10.0
+#: seconds for a socket to be closed; Tornado gives a silent peer up after five
+CLOSE_PATIENCE = 6.0
 #: seconds between looks at the clock, finer than the heartbeat
 TICK = 0.5
 
@@ -53,6 +56,35 @@ class _Closed(Exception):
         self.retry_after = retry_after
 
 
+class _Socket:
+    """An open WebSocket, which knows when it is closed."""
+
+    def __init__(self, connection: WebSocketClientConnection) -> None:
+        self._connection = connection
+        self._closed = False
+
+    @property
+    def close_reason(self) -> str:
+        return self._connection.close_reason or "the service closed the socket"
+
+    async def read(self) -> str | bytes | None:
+        """Return the next message; None once the socket is closed."""
+        data = await self._connection.read_message()
+        self._closed = data is None
+        return data
+
+    async def write(self, data: bytes) -> None:
+        await self._connection.write_message(data, binary=True)
+
+    async def close(self) -> None:
+        """Close it and see it closed: the peer answers, or is given up after five seconds."""
+        self._connection.close()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(CLOSE_PATIENCE):
+                while not self._closed:
+                    await self.read()
+
+
 class Connection:
     """Keeps one agent connected.
 
@@ -67,11 +99,19 @@ class Connection:
         self._resolve = resolve
         self._longest_pause = longest_pause
         self._failures = 0
+        #: sockets on their way out: their peers have a say in it, or they are still being opened
+        self._leaving: set[asyncio.Task[None]] = set()
         #: the loop's time at which the service was last known to be there
         self.last_live = asyncio.get_running_loop().time()
 
     async def run(self) -> None:
-        """Connect, and again, until cancelled."""
+        """Connect, and again, until cancelled; no socket outlives this."""
+        try:
+            await self._connect_again_and_again()
+        finally:
+            await asyncio.gather(*self._leaving, return_exceptions=True)
+
+    async def _connect_again_and_again(self) -> None:
         while True:
             pause = 0.0
             try:
@@ -120,7 +160,7 @@ class Connection:
         finally:
             self._core.endpoint = None
             self._core.detach()
-            socket.close()
+            self._let_go(socket.close())
 
     def _hear(self, message: Message, now: float, carry_out: Callable[[Sequence[Effect]], None]) -> None:
         self.last_live = now
@@ -150,7 +190,7 @@ class Connection:
                 group.create_task(self._tick(lambda now: carry_out(bulk.tick(now))))
                 group.create_task(self._pump(outgoing))
         finally:
-            socket.close()
+            self._let_go(socket.close())
 
     async def _pump(self, outgoing: asyncio.Queue[Message]) -> None:
         """Send output as far as its windows allow, whenever something has changed."""
@@ -160,25 +200,31 @@ class Connection:
                 outgoing.put_nowait(append)
             await self._core.bulk_news.wait()
 
-    async def _dial(self, endpoint: Endpoint, lane: str) -> WebSocketClientConnection:
+    async def _dial(self, endpoint: Endpoint, lane: str) -> _Socket:
         url = f"ws{endpoint.url.removeprefix('http')}/api/v1/agents/{endpoint.agent_id}/{lane}"
         headers = {"Authorization": f"Bearer {endpoint.credential}"}
         request = HTTPRequest(url, headers=headers, connect_timeout=CONNECT_PATIENCE, request_timeout=CONNECT_PATIENCE)
         dialling = asyncio.ensure_future(websocket_connect(request, max_message_size=MAX_MESSAGE))
         try:
-            return await asyncio.shield(dialling)
+            return _Socket(await asyncio.shield(dialling))
         except asyncio.CancelledError:
-            dialling.add_done_callback(_hang_up)
+            self._let_go(_give_up(dialling))
             raise
 
-    async def _write(self, socket: WebSocketClientConnection, outgoing: asyncio.Queue[Message]) -> None:
-        while True:
-            await socket.write_message(codec.encode(await outgoing.get()), binary=True)
+    def _let_go(self, ending: Coroutine[None, None, None]) -> None:
+        """Have a socket closed; nothing waits for that but the end of `run`."""
+        task = asyncio.create_task(ending)
+        self._leaving.add(task)
+        task.add_done_callback(self._leaving.discard)
 
-    async def _read(self, socket: WebSocketClientConnection, hear: Callable[[Message, float], None]) -> None:
-        while (data := await socket.read_message()) is not None:
+    async def _write(self, socket: _Socket, outgoing: asyncio.Queue[Message]) -> None:
+        while True:
+            await socket.write(codec.encode(await outgoing.get()))
+
+    async def _read(self, socket: _Socket, hear: Callable[[Message, float], None]) -> None:
+        while (data := await socket.read()) is not None:
             hear(codec.decode_from_service(data), asyncio.get_running_loop().time())
-        raise _Closed(socket.close_reason or "the service closed the socket")
+        raise _Closed(socket.close_reason)
 
     async def _tick(self, tick: Callable[[float], None]) -> None:
         while True:
@@ -186,10 +232,11 @@ class Connection:
             tick(asyncio.get_running_loop().time())
 
 
-def _hang_up(dialled: asyncio.Future[WebSocketClientConnection]) -> None:
-    """Close a socket that was opened for a caller who no longer waits."""
-    if not dialled.cancelled() and dialled.exception() is None:
-        dialled.result().close()
+async def _give_up(dialling: asyncio.Future[WebSocketClientConnection]) -> None:
+    """Close a socket that is being opened for a caller who no longer waits."""
+    await asyncio.wait([dialling])
+    if dialling.exception() is None:
+        await _Socket(dialling.result()).close()
 
 
 def _flat(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:

@@ -72,6 +72,8 @@ class Gateway:
         self._heartbeat = heartbeat
         self._renew = renew
         self._opened: set[ControlSocket | BulkSocket] = set()
+        #: every WebSocket that is not closed yet, and what is set when it is
+        self._transports: dict[AgentSocket, asyncio.Event] = {}
         #: the welcomed ones, by agent
         self._live: dict[str, ControlSocket] = {}
         self._relay: Relay | None = None
@@ -102,6 +104,8 @@ class Gateway:
             socket.refuse("restarting", "this replica stops")
             self.lost(socket)
         await asyncio.gather(*self._background, return_exceptions=True)
+        # Each is closed once its peer has answered, or in a few seconds.
+        await asyncio.gather(*(closed.wait() for closed in list(self._transports.values())))
         replica = self._services.replica_id
         with contextlib.suppress(errors.GpuPlatformError):
             await self._services.writer.run(lambda tx: leases.end_replica(tx, replica))
@@ -149,6 +153,7 @@ class Gateway:
         else:
             socket = BulkSocket(services, agent, handler, heartbeat=self._heartbeat, check=self._check_bulk)
         self._opened.add(socket)
+        self._transports[handler] = asyncio.Event()
         if self._stopping:
             socket.refuse("restarting", "this replica stops")
         return socket
@@ -177,6 +182,12 @@ class Gateway:
                 del self._live[socket.agent.id]
             left = self._services.attempts.left(socket.agent.id, socket.holder, socket.session.epoch)
             self._spawn(left)
+
+    def closed(self, handler: AgentSocket) -> None:
+        """A WebSocket is closed."""
+        closed = self._transports.pop(handler, None)
+        if closed is not None:
+            closed.set()
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(_logged(work))
@@ -417,6 +428,7 @@ class AgentSocket(WebSocketHandler):
     def on_close(self) -> None:
         if self._socket is not None:
             self._gateway.lost(self._socket)
+        self._gateway.closed(self)
 
     # what `sockets` needs of a transport
 

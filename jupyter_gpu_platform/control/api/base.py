@@ -316,7 +316,7 @@ class ApiHandler(RequestHandler):
             log.error("failed after the answer had begun: %s: %s", self.request.path, error.message)
             self._break_off()
             return
-        for name in ("ETag", "Location", "Content-Disposition", "X-Accel-Buffering"):
+        for name in ("ETag", "Location", "Content-Disposition", "Content-Length", "X-Accel-Buffering"):
             self.clear_header(name)
         self.set_status(error.status)
         self.set_header("Content-Type", problems.MEDIA_TYPE)
