@@ -48,6 +48,7 @@ class Card:
         job = self._job or job
         if self._shown and job is not None:
             now = time.time()
+            self._path.at(job, now)
             waited = format_duration(now - job.created)
             self._publish(job, self._path.text(now), f"first output after {waited}")
 

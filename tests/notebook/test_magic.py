@@ -134,6 +134,23 @@ def test_a_job_that_waits_says_why_in_one_display_that_settles(kernel, control):
     assert rest.outputs()[-1]["type"] == "stream"
 
 
+def test_a_service_that_takes_its_time_with_a_submission_is_told(kernel, control):
+    control.script = succeed
+    control.call(control.pause)
+    try:
+        cell = kernel.start("%%gpu_run\nx")
+        while (first := kernel.message(cell))["msg_type"] != "display_data":
+            pass
+    finally:
+        control.call(control.resume)
+    assert "Handing over" in first["content"]["data"]["text/plain"]
+    shown = kernel.finish(cell)
+    assert shown.text() == "hello\n"
+    (update,) = shown.contents("update_display_data")
+    assert "first output after" in update["data"]["text/plain"]
+    assert shown.reply["status"] == "ok"
+
+
 async def interruptible(job):
     job.run()
     job.emit("stream", name="stdout", text="working\n")
