@@ -4,6 +4,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+#: notebooks call programs of the environment, such as `!jupyter gpu run -- python train.py`
+ACTIVE := PATH="$(CURDIR)/$(BIN):$$PATH"
 #: the notebook that `make demo` runs
 NOTEBOOK ?= examples/quickstart.ipynb
 
@@ -15,11 +17,11 @@ help: ## Show these verbs
 
 demo: $(VENV)/.examples ## Run a notebook with %%gpu_run on this machine and print its outputs
 	@echo "→ running $(NOTEBOOK) (the platform starts on demand and leaves by itself when idle)"
-	@$(BIN)/python examples/show.py $(NOTEBOOK)
+	@$(ACTIVE) python examples/show.py $(NOTEBOOK)
 
 lab: $(VENV)/.lab ## Open JupyterLab on the example notebooks
 	@echo "→ starting JupyterLab on examples/"
-	@$(BIN)/jupyter lab --notebook-dir=examples $(if $(filter 0,$(shell id -u)),--allow-root)
+	@$(ACTIVE) jupyter lab --notebook-dir=examples $(if $(filter 0,$(shell id -u)),--allow-root)
 
 test: $(VENV)/.test ## Run all tests
 	@echo "→ running the tests"

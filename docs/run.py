@@ -267,7 +267,7 @@ class Run:
         self._exit = 0
 
     def shown(self, text: str) -> str:
-        """Return what was put out as a page would show it, without the card that slow machines show and quick ones don't."""
+        """Return what was put out as a page would show it; without the card, which only slow machines show."""
         text = _CARD.sub("", text)
         for real, stand_in in self._paths:
             text = text.replace(real, stand_in)

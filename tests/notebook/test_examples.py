@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,8 @@ def environ(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]
         patch.setenv("JUPYTER_RUNTIME_DIR", str(home / "runtime"))
         patch.setenv("JUPYTER_GPU_STATE_DIR", str(home / "state"))
         patch.setenv("IPYTHONDIR", str(home / "ipython"))
+        # As in an activated environment: a notebook calls `jupyter` and `python`.
+        patch.setenv("PATH", str(Path(sys.executable).parent), prepend=os.pathsep)
         try:
             yield dict(os.environ)
         finally:
