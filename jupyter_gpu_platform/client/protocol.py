@@ -167,7 +167,7 @@ class Patience:
         if not self._worth(failure):
             return None
         # S311: jitter needs no secrecy.
-        pause = min(FIRST_DELAY * 2 ** (self.failures - 1), LONGEST_DELAY) * random.uniform(0.5, 1)  # noqa: S311
+        pause = min(FIRST_DELAY * 2 ** (self.failures - 1), LONGEST_DELAY) * random.uniform(0.5, 1)  # noqa: S311 -- see above
         pause = max(pause, failure.retry_after or 0.0)
         return pause if now + pause - self._started <= self._limit else None
 

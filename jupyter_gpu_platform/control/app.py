@@ -133,7 +133,7 @@ class ControlApp(Application):
             asyncio.run(self._serve())
         except errors.GpuPlatformError as error:
             # One line for people: what is wrong and what to do.
-            print(f"{self.name}: {error.message} {error.hint}".strip(), file=sys.stderr)  # noqa: T201
+            print(f"{self.name}: {error.message} {error.hint}".strip(), file=sys.stderr)  # noqa: T201 -- for people
             self.exit(1)
 
     def settings(self, state_dir: Path) -> Settings:
@@ -220,7 +220,7 @@ def _refuse_unknown(argv: list[str], known: set[str]) -> None:
         if argument.startswith("--") and name not in valid:
             near = difflib.get_close_matches(name, sorted(valid), n=1)
             hint = f"Did you mean --{near[0]}?" if near else "See --help."
-            print(f"{ControlApp.name}: unknown option --{name}. {hint}", file=sys.stderr)  # noqa: T201
+            print(f"{ControlApp.name}: unknown option --{name}. {hint}", file=sys.stderr)  # noqa: T201 -- for people
             raise SystemExit(1)
 
 

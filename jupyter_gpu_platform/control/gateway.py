@@ -92,7 +92,7 @@ class Gateway:
             await services.writer.run(_nobody_is_connected)
         self._position = await services.reader.position()
         loops = (self._tick, self._follow, self._watch_leases)
-        self._tasks = [asyncio.create_task(_forever(loop), name=f"gateway {loop.__name__}") for loop in loops]
+        self._tasks = [asyncio.create_task(self._forever(loop), name=f"gateway {loop.__name__}") for loop in loops]
 
     async def stop(self) -> None:
         """Send the agents away, to other replicas or to this one's successor."""
@@ -282,6 +282,18 @@ class Gateway:
             elif mine and mine < epoch:
                 self._supersede(socket)
 
+    async def _forever(self, step: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        while True:
+            try:
+                await step()
+            except errors.GpuPlatformError as error:
+                log.warning("%s: %s", step.__name__, error)
+                await asyncio.sleep(1.0)
+            except Exception:  # a bug in one round must not end the loop
+                self._services.metrics.mistakes.labels("gateway").inc()
+                log.exception("%s failed", step.__name__)
+                await asyncio.sleep(1.0)
+
     # --- questions to agents -----------------------------------------------------------------------------------
 
     async def inspect(self, agent_id: str) -> Inspected:
@@ -372,18 +384,6 @@ def _last_seen(agents: Collection[Agent], cluster: str) -> str:
     if not agents:
         raise errors.Unavailable(f"cluster {cluster} has no agent")
     return max(agents, key=lambda agent: agent.seen or 0.0).id
-
-
-async def _forever(step: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    while True:
-        try:
-            await step()
-        except errors.GpuPlatformError as error:
-            log.warning("%s: %s", step.__name__, error)
-            await asyncio.sleep(1.0)
-        except Exception:  # a bug in one round must not end the loop
-            log.exception("%s failed", step.__name__)
-            await asyncio.sleep(1.0)
 
 
 async def _logged(work: Coroutine[Any, Any, None]) -> None:

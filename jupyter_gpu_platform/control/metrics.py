@@ -39,6 +39,12 @@ class Metrics:
             "jgp_change_log_position", "Id of the newest row of the change log.", registry=self.registry
         )
         self.queue = Gauge("jgp_queue_depth", "Operations that wait in a queue.", ["queue"], registry=self.registry)
+        self.mistakes = Counter(
+            "jgp_unexpected_errors",
+            "Bugs caught where a loop has to go on; the log has each.",
+            ["where"],
+            registry=self.registry,
+        )
         self.agents = Gauge("jgp_agents_connected", "Agents connected to this replica.", registry=self.registry)
 
     def observe(self, route: str, method: str, status: int, seconds: float | None) -> None:

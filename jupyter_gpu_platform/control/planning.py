@@ -87,6 +87,7 @@ class Planner:
                 log.warning("planning was put off: %s", error)
                 self.epoch = None
             except Exception:  # the planner must not end by a bug in one pass
+                self._services.metrics.mistakes.labels("planner").inc()
                 log.exception("a planning pass failed")
             # At most half of the time is spent planning, however fast the changes come.
             await asyncio.sleep(min(1.0, loop.time() - begun))

@@ -69,6 +69,7 @@ class Sealer:
                 log.warning("sealing was put off: %s", error)
                 await asyncio.sleep(TICK)
             except Exception:  # the sealer must not end by a bug in one pass
+                self._services.metrics.mistakes.labels("sealer").inc()
                 log.exception("a sealing pass failed")
                 await asyncio.sleep(TICK)
 

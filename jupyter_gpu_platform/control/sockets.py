@@ -86,6 +86,7 @@ class _Socket:
         except errors.GpuPlatformError as error:
             self.refuse(error.code, error.message, COME_BACK if error.status in (429, 503) else 0.0)
         except Exception:  # a bug here must not leave a connection that never answers
+            self.services.metrics.mistakes.labels("agent message").inc()
             log.exception("agent %s: a message could not be handled", self.agent.id)
             self.refuse("internal_error", "the service made a mistake; its log has the details", COME_BACK)
 

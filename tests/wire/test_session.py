@@ -38,7 +38,7 @@ def sent(effects: list[Effect]) -> list[Message]:
 
 
 def want(job: str, generation: int, action: str = "run", attempt: int = 1) -> Desired:
-    return Desired(job=job, attempt=attempt, generation=generation, action=action)  # type: ignore[arg-type]
+    return Desired(job=job, attempt=attempt, generation=generation, action=action)  # type: ignore[arg-type]  # one of its words
 
 
 def hello_of(agent: AgentSession) -> Hello:
@@ -83,7 +83,7 @@ def test_another_protocol_is_refused_by_the_agent() -> None:
         desired=(),
     )
     effects = agent.receive(welcome, 0.0)
-    assert Close("protocol", effects[-1].message, 60.0) == effects[-1]  # type: ignore[union-attr]
+    assert Close("protocol", effects[-1].message, 60.0) == effects[-1]  # type: ignore[union-attr]  # a Close
     assert not agent.live
 
 

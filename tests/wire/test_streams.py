@@ -157,7 +157,7 @@ def test_exactly_once_whatever_breaks(window: int, data: st.DataObject) -> None:
         elif name == "return" and back:
             effect = back.popleft()
             assert isinstance(effect, Send)
-            streams.receive(effect.message)  # type: ignore[arg-type]
+            streams.receive(effect.message)  # type: ignore[arg-type]  # a stream's own
         elif name in ("cut", "restart"):
             for queue in (there, queued, back):
                 queue.clear()

@@ -50,7 +50,7 @@ def _key(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except FileNotFoundError:
-        with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:  # noqa: PTH123
+        with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:  # noqa: PTH123 -- Path has no mode
             file.write(secrets.token_bytes(32))
         return path.read_bytes()
 
@@ -224,7 +224,7 @@ class ProcessExecutor:
             await processes.wait_for_exit(child.pid)
             child.wait()
         # A supervisor that another agent started is known by its file, which a starting one is about to write.
-        while folder.supervisor is None and folder.starting:  # noqa: ASYNC110
+        while folder.supervisor is None and folder.starting:  # noqa: ASYNC110 -- it is another process's
             await asyncio.sleep(0.05)
         identity = folder.supervisor
         if identity is not None and identity.alive:

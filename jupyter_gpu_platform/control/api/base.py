@@ -297,7 +297,7 @@ class ApiHandler(RequestHandler):
     def _break_off(self) -> None:
         """Close the connection without the end of the body, so that the reader knows there is more."""
         self._finished = True
-        stream = self.request.connection.detach() if self.request.connection else None  # type: ignore[attr-defined]
+        stream = self.request.connection.detach() if self.request.connection else None  # type: ignore[attr-defined]  # HTTP/1's has it
         if stream is not None:
             stream.close()
         self.on_finish()

@@ -110,7 +110,7 @@ class OutputLane:
         """Remove all of a job's output; its streams take nothing more."""
         names = cast("list[str]", await self._batches.submit(lambda connection: _delete(connection, job)))
         for name in names:
-            await self._ask(lambda name=name: self._segments.delete(name))  # type: ignore[misc]
+            await self._ask(lambda name=name: self._segments.delete(name))  # type: ignore[misc]  # mypy can't type a lambda's default
         self._database.outputs.wake(job)
 
     # --- reading -----------------------------------------------------------------------------------------------
@@ -163,10 +163,10 @@ class OutputLane:
     def _handle(self, batch: Sequence[Waiting[_LogOperation | _Alone]]) -> None:
         for shared, waiting in groupby(batch, key=lambda waiting: isinstance(waiting.item, _LogOperation)):
             if shared:
-                self._commit_logs(list(waiting))  # type: ignore[arg-type]
+                self._commit_logs(list(waiting))  # type: ignore[arg-type]  # told apart above
             else:
                 for one in waiting:
-                    self._commit_alone(one)  # type: ignore[arg-type]
+                    self._commit_alone(one)  # type: ignore[arg-type]  # told apart above
 
     def _commit_alone(self, waiting: Waiting[_Alone]) -> None:
         try:

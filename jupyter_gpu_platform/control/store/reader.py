@@ -45,7 +45,7 @@ class Reader:
     async def job(self, job_id: str) -> Job | None:
         return await self.run(lambda transaction: transaction.job(job_id))
 
-    async def jobs(self, filter: rows.JobFilter, limit: int = 100, after: str | None = None) -> rows.JobPage:  # noqa: A002
+    async def jobs(self, filter: rows.JobFilter, limit: int = 100, after: str | None = None) -> rows.JobPage:  # noqa: A002 -- the word for it
         """List jobs, the newest first."""
         return await self.run(lambda transaction: _jobs(transaction, filter, limit, after))
 
@@ -60,7 +60,7 @@ class Reader:
         self,
         after: int,
         limit: int = 1000,
-        filter: rows.ChangeFilter | None = None,  # noqa: A002
+        filter: rows.ChangeFilter | None = None,  # noqa: A002 -- the word for it
     ) -> rows.ChangePage:
         """Return the changes after a position, in order.
 

@@ -153,8 +153,8 @@ class Platform:
         services = self.first.services
 
         def operation(tx: object) -> None:
-            if tx.cluster(cluster) is None:  # type: ignore[attr-defined]
-                tx.put_cluster(Cluster(name=cluster, created=services.now()))  # type: ignore[attr-defined]
+            if tx.cluster(cluster) is None:  # type: ignore[attr-defined]  # a Transaction
+                tx.put_cluster(Cluster(name=cluster, created=services.now()))  # type: ignore[attr-defined]  # a Transaction
 
         await services.writer.run(operation)
         agent, credential = await services.identity.create_agent(cluster)

@@ -268,3 +268,25 @@ async def test_an_inspection_shows_what_the_agent_holds(database_url: str, tmp_p
         assert [(item.job, item.incarnation) for item in found.owned] == [(job.id, "inc")]
         with pytest.raises(errors.Unavailable):
             await platform.first.gateway.inspect("anobody")
+
+
+async def test_a_service_that_starts_on_a_file_places_nothing_before_the_agent_has_spoken(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/control.db"
+    async with opened(url, tmp_path) as platform:
+        agent = await platform.add_agent()
+        await agent.stop()
+        await platform.close_replica(platform.first)
+        # The store was left, or copied, while the agent was connected.
+        again = await platform.add_replica()
+        cluster = (await again.services.reader.clusters())[0]
+        assert cluster.state == "away"
+        job = await platform.submit()
+
+        async def waits_for_the_cluster() -> bool:
+            reason = (await platform.job(job.id)).reason
+            return reason is not None and reason.code == "cluster_away"
+
+        await eventually(waits_for_the_cluster)
+        agent.endpoints = [endpoint._replace(url=again.url) for endpoint in agent.endpoints]
+        await agent.start()
+        await eventually(lambda: AttemptKey(job.id, 1) in agent.executor.held)

@@ -132,7 +132,7 @@ async def test_jobs_are_listed_by_every_filter_in_pages(writer: Writer, reader: 
     await insert(writer, *mine, other)
 
     async def ids(**wanted: object) -> list[str]:
-        return [job.id for job in (await reader.jobs(JobFilter(**wanted))).items]  # type: ignore[arg-type]
+        return [job.id for job in (await reader.jobs(JobFilter(**wanted))).items]  # type: ignore[arg-type]  # of many types
 
     newest_first = [job.id for job in reversed(mine)]
     assert await ids() == [other.id, *newest_first]
