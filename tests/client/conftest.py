@@ -29,7 +29,7 @@ class Asked(RequestHandler):
         number = min(len(self.service.requests), len(self.service.answers)) - 1
         await self.service.answers[number](self)
 
-    get = post = delete = patch = answer  # type: ignore[assignment]  # Tornado's take any
+    get = head = post = put = delete = patch = answer  # type: ignore[assignment]  # Tornado's take any
 
 
 class Service:

@@ -120,3 +120,15 @@ def test_only_running_code_can_be_interrupted() -> None:
 def test_the_same_reason_is_not_written_twice() -> None:
     waiting = lifecycle.wait(a_job(), Reason(code="c", message="m"))
     assert lifecycle.wait(waiting, Reason(code="c", message="m")) is waiting
+
+
+def test_only_the_incarnation_that_runs_the_newest_attempt_may_bring_objects() -> None:
+    job, attempt = running(a_job(retries=1))
+    assert lifecycle.holds(job, attempt, incarnation="i1")
+    assert not lifecycle.holds(job, attempt, incarnation="i2")
+    placed = lifecycle.place(a_job(), cluster="east", now=101.0)
+    assert not lifecycle.holds(*placed, incarnation="")
+    over = ended(Rows(job, attempt), 1)
+    assert not lifecycle.holds(*over, incarnation="i1")
+    again = lifecycle.place(over.job, cluster="east", now=201.0)
+    assert not lifecycle.holds(again.job, attempt, incarnation="i1")
