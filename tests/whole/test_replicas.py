@@ -34,6 +34,7 @@ class Replica:
         command = [sys.executable, "-m", "jupyter_gpu_platform.control", f"--state-dir={state}"]
         command += [f"--database-url={database_url}", f"--token-file={token_file}"]
         command += [f"--segments-url={(place.root / 'segments').as_uri()}"]
+        command += [f"--objects-url={(place.root / 'objects').as_uri()}"]
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
         self.url = eventually(self._listening, f"{name} to listen: {self.log}")
