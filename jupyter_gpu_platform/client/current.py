@@ -47,6 +47,13 @@ class Connection:
                 self._pid = os.getpid()
             return self._client
 
+    def close(self) -> None:
+        """Let go of what is held of the service; whoever uses the connection again finds it again."""
+        with self._lock:
+            client, self._client = self._client, None
+        if client is not None:
+            client.close()
+
     @property
     def status(self) -> Status:
         """Who answers, and as whom it knows the caller; asked once.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import time
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -57,6 +58,8 @@ class Client:
         self._endpoint = Endpoint(transport.checked(url), token)
         self._resolve = resolve
         self._http = httpx.Client(timeout=transport.TIMEOUT, trust_env=transport.uses_environment(url))
+        # The sockets of a client that is dropped go with the last who uses it; nothing at the program's end.
+        weakref.finalize(self, self._http.close).atexit = False
 
     @classmethod
     def _found(cls, resolve: Callable[[], Endpoint]) -> Client:

@@ -68,13 +68,14 @@ def _skip_one_traceback(shell: Any) -> None:
     shell.__dict__["_showtraceback"] = skip
 
 
-def from_record(record: Mapping[str, Any], *, shown: bool) -> BaseException:
+def from_record(record: Mapping[str, Any], *, shown: bool, interrupts: bool = True) -> BaseException:
     """Make the exception that an error record tells of.
 
     :param shown: its traceback was replayed already.
+    :param interrupts: a KeyboardInterrupt there is one here, too: under a cell that shows the job it is.
     """
     ename, evalue = str(record.get("ename") or "Exception"), str(record.get("evalue", ""))
-    base = FarInterrupt if ename == "KeyboardInterrupt" else FarError
+    base = FarInterrupt if ename == "KeyboardInterrupt" and interrupts else FarError
     return _named(ename, base, evalue, lines=record.get("traceback", ()), shown=shown)
 
 

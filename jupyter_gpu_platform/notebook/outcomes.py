@@ -142,7 +142,7 @@ def _exception(job: Job, raised: BaseException | None, record: dict[str, Any] | 
             return failures.from_job(job)
         record = dict(reason.details)
     # KeyboardInterrupt and SystemExit of a job are no wish to end this program.
-    error = raised if isinstance(raised, Exception) else failures.from_record(record, shown=False)
+    error = raised if isinstance(raised, Exception) else failures.from_record(record, shown=False, interrupts=False)
     lines = [str(line) for line in record.get("traceback", ())]
     error.__cause__ = error.__cause__ or FarTraceback(_ANSI.sub("", "\n".join(lines)))
     error = failures.noted(error, job, "")

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from jupyter_gpu_platform.client import local
+from jupyter_gpu_platform.client.current import current
 
 
 @pytest.fixture(scope="session")
@@ -26,6 +27,7 @@ def environ(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]
         try:
             yield dict(os.environ)
         finally:
+            current().close()
             local.stop()
 
 

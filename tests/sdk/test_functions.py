@@ -116,6 +116,66 @@ def test_an_exception_that_cannot_be_pickled_keeps_its_name(program):
     assert program(text) == "Locked it holds a lock False\nTrue\n"
 
 
+def test_an_exception_whose_class_exists_there_only_keeps_its_name(program):
+    text = lines("""
+        @gpu.remote
+        def bad():
+            import sys, types
+            module = sys.modules["only_there"] = types.ModuleType("only_there")
+            exec("class Odd(Exception): pass", vars(module))
+            raise module.Odd("not known here")
+        error = bad.submit().exception()
+        print(isinstance(error, gpu.FarError), type(error).__name__, error)
+        @gpu.remote
+        def several():
+            raise ExceptionGroup("two", [ValueError(1), KeyError(2)])
+        print(repr(several.submit().exception()))
+    """)
+    assert program(text) == "True Odd not known here\nExceptionGroup('two', [ValueError(1), KeyError(2)])\n"
+
+
+def test_a_job_that_was_interrupted_interrupts_nobody_who_waits(program):
+    text = lines("""
+        import time
+        from jupyter_gpu_platform.client import connect
+        @gpu.remote
+        def slow():
+            print("begun", flush=True)
+            time.sleep(600)
+        job = slow.submit()
+        next(record for record in connect().follow(job.id) if record["type"] == "stream")
+        job.interrupt()
+        try:
+            job.result(60)
+        except gpu.FarError as error:
+            print(type(error).__name__)
+    """)
+    assert program(text) == "KeyboardInterrupt\n"
+
+
+def test_values_of_another_users_job_are_not_loaded(program):
+    text = lines("""
+        @gpu.remote
+        def half(x):
+            return x / 2
+        good, bad = half.submit(4), half.submit("4")
+        good.wait(60), bad.wait(60)
+        client = gpu.connect().client()
+        token = client.token_add("bob", role="admin")["token"]
+        with gpu.connect(client.url, token):
+            try:
+                gpu.attach(good.id).result()
+            except gpu.errors.Forbidden as error:
+                print(error.hint)
+            error = gpu.attach(bad.id).exception()
+            print(isinstance(error, gpu.FarError), type(error).__name__)
+        print(gpu.attach(good.id).result(), type(gpu.attach(bad.id).exception()) is TypeError)
+    """)
+    refused, far, own = program(text).splitlines()
+    assert "Its output can be read" in refused
+    assert (far, own) == ("True TypeError", "2.0 True")
+
+
 def test_a_job_that_ends_the_interpreter_does_not_end_the_caller(program):
     text = lines("""
         import os, sys
