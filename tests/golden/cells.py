@@ -289,7 +289,8 @@ _cell(
     """
 from IPython.display import Image
 import base64
-Image(base64.b64decode('iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=='), width=5)
+data = 'iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=='
+Image(base64.b64decode(data), width=5)
 """,
 )
 _cell(
@@ -358,7 +359,8 @@ get_ipython().display_formatter.formatters['text/html'].for_type(complex, lambda
 _cell(
     "a published display",
     """
-get_ipython().display_pub.publish({'text/plain': 'p', 'application/x-own': 'y'}, metadata={'a': 1}, transient={'display_id': 'z'})
+data = {'text/plain': 'p', 'application/x-own': 'y'}
+get_ipython().display_pub.publish(data, metadata={'a': 1}, transient={'display_id': 'z'})
 """,
 )
 _cell(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 
@@ -11,23 +12,39 @@ from jupyter_gpu_platform import client as platform
 from .kernels import Kernel, environment, kernel
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def platform_env(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     """An environment in which the local platform is a fresh one; it is stopped at the end."""
     env = environment(tmp_path_factory.mktemp("platform"))
+    with _variables(env):
+        platform.ensure()
     yield env
-    with pytest.MonkeyPatch.context() as patch:
-        for name in ("JUPYTER_RUNTIME_DIR", "JUPYTER_GPU_STATE_DIR"):
-            patch.setenv(name, env[name])
+    with _variables(env):
         platform.stop()
 
 
-@pytest.fixture(scope="session")
+@contextmanager
+def _variables(env: dict[str, str]) -> Iterator[None]:
+    """This process finds the platform of *env* meanwhile."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("JUPYTER_GPU_URL", raising=False)
+        for name in ("JUPYTER_RUNTIME_DIR", "JUPYTER_GPU_STATE_DIR"):
+            patch.setenv(name, env[name])
+        yield
+
+
+@pytest.fixture(scope="package")
 def pair(platform_env: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Kernel, Kernel]]:
     """Two equal kernels; whatever is run in one is run in the other, so that cell numbers agree."""
     home = tmp_path_factory.mktemp("pair")
     with kernel(platform_env, home / "here") as here, kernel(platform_env, home / "there") as there:
         yield here, there
+
+
+@pytest.fixture
+def client(platform_env: dict[str, str]) -> Iterator[platform.Client]:
+    with _variables(platform_env), platform.connect() as connected:
+        yield connected
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import concurrent.futures
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -22,7 +23,10 @@ KERNEL = {"kernelspec": {"name": "python3", "display_name": "Python 3", "languag
 
 def written(cells: Iterable[Cell], *, there: bool) -> NotebookNode:
     """Write a notebook that runs *cells*; each compared one has metadata that names its cell."""
-    found = [new_code_cell("%load_ext jupyter_gpu_platform"), new_code_cell("import os\nos.getpid()")]
+    found = [
+        new_code_cell("%load_ext jupyter_gpu_platform"),
+        new_code_cell("__import__('os').getpid(), __import__('os').getcwd()"),
+    ]
     found.append(new_code_cell(REMEMBER))
     for cell in cells:
         steps = (cell.before, cell.there if there else cell.here, cell.after)
@@ -39,8 +43,8 @@ class Executed:
 
     @property
     def own(self) -> dict[str, str]:
-        pid = self.notebook.cells[1].outputs[0].data["text/plain"]
-        return {f"ipykernel_{pid}": "ipykernel_<pid>"}
+        pid, directory = ast.literal_eval(self.notebook.cells[1].outputs[0].data["text/plain"])
+        return {f"ipykernel_{pid}": "ipykernel_<pid>", directory: "<directory>"}
 
     def tree(self, cell: Cell) -> Tree:
         """The outputs of a cell and those around it, as messages."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
@@ -23,7 +25,8 @@ def client(notebook, directory, **options):
 @pytest.fixture(scope="module")
 def executed(platform_env, tmp_path_factory) -> Pair:
     def execute(notebook, directory):
-        return client(notebook, directory, allow_errors=True).execute(env=platform_env)
+        # Not `execute`: in a thread that leaves an event loop behind.
+        return asyncio.run(client(notebook, directory, allow_errors=True).async_execute(env=platform_env))
 
     return execute_both(execute, list(CELLS.values()), tmp_path_factory.mktemp("nbclient"))
 
@@ -44,8 +47,9 @@ def test_the_stored_widgets_are_the_same(executed):
 def test_run_all_stops_at_a_cell_that_fails(platform_env, tmp_path):
     sources = ["%load_ext jupyter_gpu_platform", "%%gpu_run\nprint('one')\n1 / 0", "print('never')"]
     notebook = new_notebook(cells=[new_code_cell(source) for source in sources], metadata=KERNEL)
-    with pytest.raises(CellExecutionError, match="ZeroDivisionError: division by zero"):
+    with pytest.raises(CellExecutionError, match="division by zero"):
         client(notebook, tmp_path).execute(env=platform_env)
     assert [output.output_type for output in notebook.cells[1].outputs] == ["stream", "error"]
+    assert notebook.cells[1].outputs[1].ename == "ZeroDivisionError"
     assert notebook.cells[2].execution_count is None
     assert notebook.cells[2].outputs == []

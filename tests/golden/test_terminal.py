@@ -37,7 +37,7 @@ def shown(platform_env, tmp_path_factory) -> dict[str, tuple[str, str]]:
             "-m",
             "IPython",
             "--no-banner",
-            "--colors=NoColor",
+            "--colors=Linux",
             "--HistoryManager.enabled=False",
         ]
         argv += [str(Path(__file__).with_name("terminal.py")), "cells.json"]

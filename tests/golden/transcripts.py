@@ -157,13 +157,19 @@ _DURATION = r"\d+(?:\.\d+)? ?(?:ns|µs|us|μs|ms|s|min|it/s|s/it)\b|\d?\d:\d\d(?
 _CARD = re.compile(r"Job j[0-9a-z]+( on [^\s:]+)?: ")
 
 
-def _without_card(tree: Tree, own: dict[str, str]) -> Tree:
-    def is_card(message: Tree) -> bool:
-        data = message["content"].get("data") or {}
-        marked = str(data.get("text/html", "")).startswith("<small>Job <code>")
-        return marked and _CARD.match(str(data.get("text/plain", ""))) is not None
+#: in a terminal, which can't update what it printed
+_CARD_LINES = re.compile(rf"(?m)^{_CARD.pattern}.*\n")
 
-    return {**tree, "messages": [message for message in tree["messages"] if not is_card(message)]}
+
+def is_card(content: dict[str, Any]) -> bool:
+    """Say whether a display is the card of a job: its text and its form are no user's."""
+    data = content.get("data") or {}
+    marked = str(data.get("text/html", "")).startswith("<small>Job <code>")
+    return marked and _CARD.match(str(data.get("text/plain", ""))) is not None
+
+
+def _without_card(tree: Tree, own: dict[str, str]) -> Tree:
+    return {**tree, "messages": [message for message in tree["messages"] if not is_card(message["content"])]}
 
 
 NORMALISED = (
@@ -222,7 +228,8 @@ def text_differences(here: str, there: str, marks: frozenset[str] = frozenset())
     """Compare what two terminals showed; colours apart, since a job's shell does not know the terminal's theme."""
     shown = []
     for text in (here, there):
-        message = {"type": "stream", "content": {"name": "stdout", "text": _COLOUR.sub("", text)}, "metadata": {}}
+        text = _CARD_LINES.sub("", _COLOUR.sub("", text))
+        message = {"type": "stream", "content": {"name": "stdout", "text": text}, "metadata": {}}
         shown.append(normalised({"messages": [message], "reply": {}}, {}, marks))
     return tree_differences(*shown)
 
