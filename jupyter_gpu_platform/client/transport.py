@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ipaddress
+import logging
+import sys
 
 import httpx
 
@@ -15,6 +17,19 @@ TIMEOUT = httpx.Timeout(30.0, connect=5.0)
 STREAM_SILENCE = 30.0
 #: an upload's answer waits until a disk or an object store has all of it
 UPLOAD_TIMEOUT = httpx.Timeout(30.0, connect=5.0, read=300.0)
+
+
+def _is_foreign(_record: logging.LogRecord) -> bool:
+    frame = sys._getframe()
+    while (frame := frame.f_back) is not None:  # type: ignore[assignment]
+        if str(frame.f_globals.get("__name__", "")).startswith(f"{__package__}."):
+            return False
+    return True
+
+
+# httpx logs each request as INFO. A person who has turned that on means their own requests: ours would stand under
+# every cell that runs as a job.
+logging.getLogger("httpx").addFilter(_is_foreign)
 
 
 def checked(url: str) -> str:

@@ -151,6 +151,18 @@ def test_a_service_that_takes_its_time_with_a_submission_is_told(kernel, control
     assert shown.reply["status"] == "ok"
 
 
+def test_our_requests_are_no_log_lines_of_the_person_and_theirs_are(kernel, control):
+    control.script = succeed
+    kernel.run("import logging, httpx\nlogging.basicConfig(level='INFO', format='%(name)s', force=True)")
+    try:
+        assert kernel.run("%%gpu_run\nprint('hello')").outputs() == [
+            {"type": "stream", "name": "stdout", "text": "hello\n"}
+        ]
+        assert kernel.run(f"httpx.get({control.url!r} + '/nothing').status_code").text("stderr") == "httpx\n"
+    finally:
+        kernel.run("logging.basicConfig(level='WARNING', force=True)")
+
+
 async def interruptible(job):
     job.run()
     job.emit("stream", name="stdout", text="working\n")
