@@ -30,16 +30,16 @@ R = TypeVar("R")
 class RemoteFunction(Generic[P, R]):
     """A function whose calls run as jobs; `gpu.remote` makes it.
 
-    =================================  ===============================================================
-    ``fn(x)``                          runs a job, shows its output here, returns its value
-    ``fn.submit(x)``                   returns the `Job` at once; ``job.result()`` waits for the value
-    ``fn.map(xs)``                     one job for each; iterate for the values in order
-    ``fn.options(gpus=2)``             the same function, other options
-    ``fn.local(x)``                    runs here, as if it were not remote
-    ``await fn.acall(x)``              in a coroutine: the value
-    ``await fn.asubmit(x)``            in a coroutine: the job; ``await job`` for its value
-    ``async for value in fn.amap(xs)`` in a coroutine: the values in order
-    =================================  ===============================================================
+    ==================================  ===============================================================
+    ``fn(x)``                           runs a job, shows its output here, returns its value
+    ``fn.submit(x)``                    returns the `Job` at once; ``job.result()`` waits for the value
+    ``fn.map(xs)``                      one job for each; iterate for the values in order
+    ``fn.options(gpus=2)``              the same function, other options
+    ``fn.local(x)``                     runs here, as if it were not remote
+    ``await fn.acall(x)``               in a coroutine: the value
+    ``await fn.asubmit(x)``             in a coroutine: the job; ``await job`` for its value
+    ``async for value in fn.amap(xs)``  in a coroutine: the values in order
+    ==================================  ===============================================================
 
     Inside a job it is the plain function, so it may call itself.
     """
