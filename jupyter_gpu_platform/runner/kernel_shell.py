@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import functools
 import inspect
 import json
 import logging
@@ -31,6 +32,7 @@ try:
     import ipykernel.ipkernel
     import ipykernel.kernelapp
     import ipykernel.zmqshell  # tqdm.auto looks for it in sys.modules
+    from IPython.core.compilerop import CachingCompiler
     from jupyter_client.jsonutil import json_clean, json_default
     from jupyter_client.session import Session
     from traitlets.config import Config
@@ -186,6 +188,9 @@ class KernelShell:
         pid = frontend.get("kernel_pid")
         if pid:  # cells are named after the kernel's process in warnings and tracebacks
             ipykernel.compiler.get_tmp_directory = lambda: os.path.join(tempfile.gettempdir(), "ipykernel_%d" % pid)
+        else:  # as plain IPython names them: there is no kernel
+            compiler = self._shell.compile
+            compiler.get_code_name = functools.partial(CachingCompiler.get_code_name, compiler)
         try:
             reply = self._loop.run_until_complete(self._execute(code, frontend, started))
         except KeyboardInterrupt:  # between the cell's last line and the end of its bookkeeping

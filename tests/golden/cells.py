@@ -346,7 +346,6 @@ class Bad:
 display(Bad())
 1 / 0
 """,
-    terminal=False,
     raises=True,
 )
 _cell(
@@ -718,7 +717,6 @@ try:
 except ZeroDivisionError:
     traceback.print_exc()
 """,
-    terminal=False,
 )
 _cell("a KeyboardInterrupt of one's own", "raise KeyboardInterrupt('mine')", raises=True)
 _cell(
@@ -759,7 +757,6 @@ import warnings
 warnings.warn('careful')
 warnings.warn('deprecated', DeprecationWarning)
 """,
-    terminal=False,
 )
 _cell(
     "a warning made an error",
@@ -769,7 +766,6 @@ with warnings.catch_warnings():
     warnings.simplefilter('error')
     warnings.warn('hard')
 """,
-    terminal=False,
     raises=True,
 )
 _cell(
@@ -800,7 +796,6 @@ try:
 except ZeroDivisionError:
     logging.exception('failed')
 """,
-    terminal=False,
 )
 _cell("input without anybody", "input('name? ')", terminal=False, raises=True)
 _cell(
@@ -931,7 +926,6 @@ t = threading.Thread(target=lambda: 1 / 0, name='mine')
 t.start()
 t.join()
 """,
-    terminal=False,
 )
 _cell(
     "multiprocessing",
@@ -1026,7 +1020,6 @@ async def f():
     raise ValueError('async')
 await f()
 """,
-    terminal=False,
     raises=True,
 )
 _cell(
@@ -1082,7 +1075,6 @@ async def bad():
 async with asyncio.TaskGroup() as group:
     group.create_task(bad())
 """,
-    terminal=False,
     raises=True,
 )
 

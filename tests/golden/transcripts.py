@@ -229,6 +229,8 @@ def text_differences(here: str, there: str, marks: frozenset[str] = frozenset())
     shown = []
     for text in (here, there):
         text = _CARD_LINES.sub("", _COLOUR.sub("", text))
+        if marks & {STREAMS, TEXT}:  # one text of both: lines of the two stand in any order
+            text = "".join(sorted(text.splitlines(keepends=True)))
         message = {"type": "stream", "content": {"name": "stdout", "text": text}, "metadata": {}}
         shown.append(normalised({"messages": [message], "reply": {}}, {}, marks))
     return tree_differences(*shown)
