@@ -1270,3 +1270,45 @@ x = [
 x
 """,
 )
+
+# --- names of earlier cells
+
+_cell(
+    "an error in a function of an earlier cell",
+    "print('calling')\nf(0)",
+    before="def inner(x):\n    return 1 / x\n\ndef f(x):\n    return inner(x)",
+    raises=True,
+)
+_cell(
+    "a warning in a function of an earlier cell",
+    "f()",
+    before="import warnings\ndef f():\n    warnings.warn('from earlier')",
+)
+_cell(
+    "an object of a class of an earlier cell",
+    "p = Point(3)\nprint(p, isinstance(p, Point), Point.__module__)\np.x",
+    before="""
+class Point:
+    def __init__(self, x):
+        self.x = x
+    def __repr__(self):
+        return f'Point({self.x})'
+""",
+)
+_cell(
+    "values and modules of an earlier cell",
+    "data['a'].append(k)\nprint(data, math.pi, np.sqrt(4))\ndata",
+    before="import math\nimport numpy as np\ndata = {'a': [1, 2]}\nk = 3",
+)
+_cell("the last value of an earlier cell", "_ + 1", before="41")
+_cell(
+    "a frame of an earlier cell",
+    "df.b = df.b * 2\ndf.head(1)",
+    before="import pandas as pd\ndf = pd.DataFrame({'b': [1, 2]})",
+)
+_cell("a shell line with names", "!echo $x {y}", before="x, y = 'first', [1, 2]")
+_cell("help on a function of an earlier cell", "f??", before="def f(a):\n    'Do it.'\n    return a", terminal=False)
+_cell(
+    "a result that is used afterwards", "[1, {'a': 2}]", after="print(type(_).__name__, Out[max(Out)] is _)\n_[1]['a']"
+)
+_cell("a coroutine function of an earlier cell", "await f(2)", before="async def f(n):\n    return n * 2")
