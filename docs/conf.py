@@ -30,10 +30,13 @@ html_title = "jupyter-gpu-platform"
 html_show_sourcelink = False
 html_copy_source = False
 html_theme_options = {
+    "navbar_center": [],
     "navigation_with_keys": False,
     "show_prev_next": True,
     "secondary_sidebar_items": ["page-toc"],
     "footer_start": ["copyright"],
     "footer_end": [],
 }
-html_sidebars = {"**": ["sidebar-nav-bs"]}
+html_sidebars = {"**": ["globaltoc.html"]}
+html_static_path = ["_static"]
+html_css_files = ["site.css"]

@@ -126,7 +126,7 @@ class Page:
 
 
 def pages() -> list[Page]:
-    return [read(path) for path in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))]
+    return [read(path) for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))]
 
 
 def read(path: Path) -> Page:
@@ -202,8 +202,8 @@ class Names:
         return _JOB.sub(lambda match: self.to_page.get(match[0], match[0]), text)
 
     def numbered(self, text: str) -> str:
-        """Put ids in the place of their numbers."""
-        return _NUMBERED.sub(lambda match: self.seen[int(match[1]) - 1], text)
+        """Put the page's ids in the place of numbers."""
+        return _NUMBERED.sub(lambda match: self.for_page(self.seen[int(match[1]) - 1]), text)
 
     def for_run(self, text: str) -> str:
         text = self.numbered(text)
@@ -262,8 +262,13 @@ class Run:
             "COLUMNS": "100",
             "TERM": "dumb",
         }
-        self._paths = [(str(self._home), HOME), (str(Path(sys.prefix)), f"{HOME}/.venv")]
-        self._paths.append((str(ROOT), f"{HOME}/jupyter-gpu-platform"))
+        #: what stands for paths of this run, in this order
+        self._paths = [
+            (str(self._home), HOME),
+            (sys.executable, f"{HOME}/.venv/bin/python"),
+            (sys.prefix, f"{HOME}/.venv"),
+            (str(ROOT), f"{HOME}/jupyter-gpu-platform"),
+        ]
         self._exit = 0
 
     def shown(self, text: str) -> str:
@@ -508,7 +513,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         result = run(page)
         sys.stdout.write("".join(text + "\n" for text in result.differences))
         sys.stdout.write(f"{page.name}: {len(result.differences)} blocks differ\n")
-        if options.write and result.differences:
+        if options.write and result.lines != page.lines:
             result.write()
         differs = differs or bool(result.differences)
     return 0 if options.write or not differs else 1

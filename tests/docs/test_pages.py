@@ -8,11 +8,14 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
+import jupyter_gpu_platform
 from jupyter_gpu_platform import errors
 from jupyter_gpu_platform.cli.main import COMMANDS
 from jupyter_gpu_platform.notebook.verbs import VERBS
@@ -35,10 +38,22 @@ docs = _program()
 PAGES = {page.name: page for page in docs.pages()}
 
 
+@pytest.fixture(scope="module")
+def results(request: pytest.FixtureRequest) -> Iterator[dict[str, Future[Any]]]:
+    """What became of the pages that are asked for, two of which run at a time: kernels and jobs take long to start."""
+    here = [
+        item for item in request.session.items if isinstance(item, pytest.Function) and "results" in item.fixturenames
+    ]
+    with ThreadPoolExecutor(2) as pool:
+        names = {item.callspec.params["name"] for item in here}
+        yield {name: pool.submit(docs.run, page) for name, page in PAGES.items() if name in names}
+
+
+@pytest.mark.timeout(240)
 @pytest.mark.parametrize("name", [name for name, page in PAGES.items() if page.runs])
-def test_what_a_page_shows_is_what_comes_out(name: str) -> None:
-    result = docs.run(PAGES[name])
-    assert not result.differences, "\n".join([*result.differences, "make docs-outputs writes what comes out"])
+def test_what_a_page_shows_is_what_comes_out(name: str, results: dict[str, Future[Any]]) -> None:
+    differences = results[name].result().differences
+    assert not differences, "\n".join([*differences, "make docs-outputs writes what comes out"])
 
 
 def test_the_site_is_made_without_a_warning(tmp_path: Path) -> None:
@@ -61,29 +76,40 @@ def sources() -> Iterator[ast.Module]:
             yield ast.parse(path.read_text())
 
 
+#: what is called with a code among its arguments
+SAYING = ("Reason", "_reason", "reason", "gap", "CannotPack", "CannotLoad", "Refused", "Unstartable")
+
+
 def reason_codes() -> set[str]:
     """Codes that jobs wait or end with, that gaps in output have, and that values fail with, found in the source."""
-    found: set[object] = set()
+    found: set[str] = set()
     for node in (node for module in sources() for node in ast.walk(module)):
-        if isinstance(node, ast.Call):
-            name = getattr(node.func, "id", getattr(node.func, "attr", ""))
-            if name in ("Reason", "_reason", "reason", "gap", "CannotPack", "CannotLoad"):
-                found |= {word.value.value for word in node.keywords if _is_code(word)}
-            if name in ("_reason", "reason", "gap"):
-                found |= {word.value for word in node.args[:1] if isinstance(word, ast.Constant)}
-        elif isinstance(node, ast.Dict):
-            pairs = {key.value: value for key, value in zip(node.keys, node.values, strict=True) if _is_text(key)}
-            if "code" in pairs and "message" in pairs and isinstance(pairs["code"], ast.Constant):
-                found.add(pairs["code"].value)
-    return {code for code in found if isinstance(code, str)}
+        match node:
+            case ast.Call(func=ast.Name(id=name) | ast.Attribute(attr=name), args=given) if name in SAYING:
+                found |= _codes(*given)
+            case ast.keyword(arg="code", value=value) | ast.Assign(targets=[ast.Name(id="code")], value=value):
+                found |= _codes(value)
+            case ast.arguments():
+                positional = node.posonlyargs + node.args
+                pairs = [*zip(reversed(positional), reversed(node.defaults), strict=False)]
+                pairs += [
+                    (word, default) for word, default in zip(node.kwonlyargs, node.kw_defaults, strict=True) if default
+                ]
+                found |= _codes(*(default for word, default in pairs if word.arg == "code"))
+            case ast.Dict():
+                pairs = {getattr(key, "value", None): value for key, value in zip(node.keys, node.values, strict=True)}
+                if "message" in pairs and "code" in pairs:
+                    found |= _codes(pairs["code"])
+    return found
 
 
-def _is_code(word: ast.keyword) -> bool:
-    return word.arg == "code" and isinstance(word.value, ast.Constant)
+def _codes(*values: ast.expr) -> set[str]:
+    texts = [each.value for value in values for each in (value, *_branches(value)) if isinstance(each, ast.Constant)]
+    return {text for text in texts if isinstance(text, str) and re.fullmatch(r"[a-z]+(_[a-z]+)*", text)}
 
 
-def _is_text(node: ast.expr | None) -> bool:
-    return isinstance(node, ast.Constant) and isinstance(node.value, str)
+def _branches(value: ast.expr) -> tuple[ast.expr, ...]:
+    return (value.body, value.orelse) if isinstance(value, ast.IfExp) else ()
 
 
 def error_codes(root: type[errors.GpuPlatformError] = errors.GpuPlatformError) -> set[str]:
@@ -104,6 +130,12 @@ def test_every_command_is_shown() -> None:
 
 def test_every_verb_is_shown() -> None:
     assert {f"%gpu {verb}" for verb in VERBS if verb != "help"} <= headings("magics.md")
+
+
+def test_every_public_name_is_in_the_reference() -> None:
+    text = (DOCS / "sdk.md").read_text()
+    known = set(re.findall(r"^\.\. auto\w+:: jupyter_gpu_platform\.(\w+)$", text, re.MULTILINE))
+    assert known == set(jupyter_gpu_platform.__all__) - {"__version__", "load_ipython_extension"}
 
 
 # --- the rules of the comparison -------------------------------------------------------------------------------
