@@ -1026,7 +1026,7 @@ _cell(
     "asyncio.run",
     """
 import asyncio, warnings
-warnings.simplefilter('ignore')
+warnings.filterwarnings('ignore', message='coroutine')
 asyncio.run(asyncio.sleep(0))
 """,
     terminal=False,
