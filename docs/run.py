@@ -26,7 +26,6 @@ import argparse
 import asyncio
 import contextlib
 import difflib
-import html
 import itertools
 import os
 import re
@@ -49,6 +48,10 @@ from jupyter_gpu_platform.client.sync import Client
 from jupyter_gpu_platform.model.jobs import Phase
 
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.append(str(ROOT / "examples"))
+
+import show  # noqa: E402 - what shows notebooks in a terminal knows how widgets look as text
+
 #: where the pages pretend to be
 HOME = "/home/ada"
 #: seconds that one block may take
@@ -433,20 +436,8 @@ def _text(output: Any, widgets: dict[str, Any]) -> str:
         return "\n".join(output.traceback) + "\n"
     view = output.data.get("application/vnd.jupyter.widget-view+json")
     if view and view["model_id"] in widgets:
-        return _drawn(view["model_id"], widgets) + "\n"
+        return show.drawn(view["model_id"], widgets) + "\n"
     return str(output.data.get("text/plain", "")) + "\n"
-
-
-def _drawn(model: str, widgets: dict[str, Any]) -> str:
-    """Return how a widget looks, as far as text can show it."""
-    state = widgets[model]
-    children = [_drawn(child.removeprefix("IPY_MODEL_"), widgets) for child in state.get("children", ())]
-    if children:
-        return " ".join(filter(None, map(str.strip, children)))
-    if "bar_style" in state:
-        return "█" * round(10 * state["value"] / (state["max"] or 1))
-    text = str(state.get("value", ""))
-    return f"{state['description']} {text}" if state.get("description") else html.unescape(text)
 
 
 @dataclass

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import argparse
 import base64
+import html
+import itertools
 import re
 import sys
 import tempfile
@@ -37,29 +39,32 @@ class Terminal:
         sys.stdout.write(text if self._colours else re.sub(r"\x1b\[[0-9;]*m", "", text))
         sys.stdout.flush()
 
-    def cell(self, cell: Any, index: int) -> None:
-        """Show a cell and its outputs; called as each has run."""
+    def cell(self, cell: Any, index: int, widgets: dict[str, Any] | None = None) -> None:
+        """Show a cell and its outputs; called as each has run.
+
+        :param widgets: the states of the kernel's widgets, by their ids.
+        """
         if cell.cell_type == "markdown":
             self.write(f"\n{_DIM}{cell.source}{_PLAIN}\n")
             return
         self.write(f"\n{_BOLD}In [{cell.execution_count or index}]:{_PLAIN}\n{_indented(cell.source)}\n\n")
-        for output in cell.outputs:
-            self._output(output)
+        # Text comes in pieces; a progress bar is made of many.
+        for is_text, outputs in itertools.groupby(cell.outputs, lambda output: output.output_type == "stream"):
+            if is_text:
+                self._text("".join(output.text for output in outputs))
+                continue
+            for output in outputs:
+                if output.output_type == "error":
+                    self.write("\n".join(output.traceback) + "\n")
+                else:
+                    self._data(output.data, widgets or {})
 
-    def _output(self, output: Any) -> None:
-        match output.output_type:
-            case "stream":
-                # A terminal would show of a progress bar what is left of it after its last carriage return.
-                lines = [line.rstrip("\r").rpartition("\r")[2] for line in output.text.split("\n")]
-                self.write("\n".join(lines))
-                if lines[-1]:
-                    self.write("\n")
-            case "error":
-                self.write("\n".join(output.traceback) + "\n")
-            case _:
-                self._data(output.data)
+    def _text(self, text: str) -> None:
+        # A terminal would show of a progress bar what is left of it after its last carriage return.
+        lines = [line.rstrip("\r").rpartition("\r")[2] for line in text.split("\n")]
+        self.write("\n".join(lines) + ("\n" if lines[-1] else ""))
 
-    def _data(self, data: dict[str, Any]) -> None:
+    def _data(self, data: dict[str, Any], widgets: dict[str, Any]) -> None:
         for mime, suffix in _SUFFIX.items():
             if mime in data:
                 self._saved += 1
@@ -67,10 +72,29 @@ class Terminal:
                 path.write_bytes(data[mime].encode() if suffix == ".svg" else base64.b64decode(data[mime]))
                 self.write(f"[{mime}, saved to {path}]\n")
                 return
+        view = data.get("application/vnd.jupyter.widget-view+json")
+        if view and view["model_id"] in widgets:
+            self.write(f"{drawn(view['model_id'], widgets)}\n")
+            return
         self.write(f"{data.get('text/plain', '')}\n")
         rich = [mime for mime in data if mime != "text/plain"]
         if rich:
             self.write(f"{_DIM}[shown in a notebook as {rich[0]}]{_PLAIN}\n")
+
+
+def drawn(model: str, widgets: dict[str, Any]) -> str:
+    """Return how the widget *model* looks, as far as text can show it.
+
+    :param widgets: the states of all widgets, by their ids.
+    """
+    state = widgets[model]
+    children = [drawn(child.removeprefix("IPY_MODEL_"), widgets) for child in state.get("children", ())]
+    if children:
+        return " ".join(filter(None, map(str.strip, children)))
+    if "bar_style" in state:
+        return "█" * round(10 * state["value"] / (state["max"] or 1))
+    text = str(state.get("value", ""))
+    return f"{state['description']} {text}" if state.get("description") else html.unescape(text)
 
 
 def _indented(text: str) -> str:
@@ -93,9 +117,9 @@ def show(path: Path, terminal: Terminal, *, timeout: int) -> bool:
             try:
                 client.execute_cell(cell, index)
             except CellExecutionError:
-                terminal.cell(cell, index)
+                terminal.cell(cell, index, client.widget_state)
                 return False
-            terminal.cell(cell, index)
+            terminal.cell(cell, index, client.widget_state)
     return True
 
 
