@@ -33,7 +33,7 @@ def _variables(env: dict[str, str]) -> Iterator[None]:
         yield
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def pair(platform_env: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Kernel, Kernel]]:
     """Two equal kernels; whatever is run in one is run in the other, so that cell numbers agree."""
     home = tmp_path_factory.mktemp("pair")

@@ -15,7 +15,7 @@ WORKING = """
 import time
 def work():
     try:
-        print("working", flush=True)
+        print("working")  # not flushed: the interrupt would meet the kernel's flush here
         time.sleep(100)
     except KeyboardInterrupt:
         print("except ran", flush=True)
@@ -63,7 +63,10 @@ def test_the_first_interrupt_is_a_keyboardinterrupt_in_the_far_code(pair):
     for run in (here, there):
         assert run.text().endswith("except ran\nfinally ran\n")
         (error,) = run.contents("error")
-        errors.append(normalised({"messages": [], "reply": {"error": error, "reply": run.reply}}, run.own))
+        tree = {"messages": [], "reply": {"error": error, "reply": run.reply}}
+        number = str(run.reply["execution_count"])  # the other tests here leave the two kernels out of step
+        errors.append(normalised(tree, {**run.own, f"In[{number}]": "In[…]"}))
+        del errors[-1]["reply"]["reply"]["execution_count"]
     found = tree_differences(*errors)
     assert not found, "\n".join(found)
     assert "Interrupting job" in there.text("stderr")
@@ -80,7 +83,6 @@ def test_the_second_interrupt_cancels_the_job(pair, client):
     assert (shown.reply["status"], shown.reply["ename"]) == ("error", "KeyboardInterrupt")
     assert "was cancelled" in shown.reply["evalue"]
     assert client.job(newest(client)).phase is Phase.CANCELLED
-    pair[0].run("pass")
 
 
 def test_the_third_interrupt_gives_the_cell_back_at_once(pair, client):
@@ -96,8 +98,6 @@ def test_the_third_interrupt_gives_the_cell_back_at_once(pair, client):
     assert shown.reply["ename"] == "KeyboardInterrupt"
     assert "no longer waiting" in shown.reply["evalue"]
     assert one.run("'free'").contents("execute_result")[0]["data"] == {"text/plain": "'free'"}
-    for _ in range(2):
-        pair[0].run("pass")
     job_id = newest(client)
     *_, last = client.follow(job_id)  # it does end: by force, after its grace
     assert (last["type"], last["reason"]["code"]) == ("exit", "stopped")
@@ -154,8 +154,6 @@ def test_a_cell_that_ends_its_process_says_how_and_leaves_the_kernel_alone(pair)
     shown = pair[1].run("%%gpu_run\nprint('before')\nexit()")
     assert (shown.text(), shown.reply["status"], shown.reply["payload"]) == ("before\n", "ok", [])
     assert pair[1].run("'alive'").reply["status"] == "ok"
-    for _ in range(4):
-        pair[0].run("pass")
 
 
 def test_an_empty_cell_is_refused_without_frames(pair):
