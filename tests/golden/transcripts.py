@@ -224,13 +224,36 @@ def differences(here: Transcript, there: Transcript, marks: frozenset[str] = fro
     return tree_differences(*trees)
 
 
+@dataclass(frozen=True)
+class TextRule:
+    """One thing in which what two terminals show may differ; *marks*: any of them switches it on, none: always on."""
+
+    name: str
+    reason: str
+    apply: Callable[[str], str]
+    marks: frozenset[str] = frozenset()
+
+
+#: before `NORMALISED`, where a terminal's text is all there is
+NORMALISED_TEXT = (
+    TextRule("colours", "a job's shell does not know the terminal's theme", lambda text: _COLOUR.sub("", text)),
+    TextRule("the job's card", "as in a kernel; a terminal keeps each line of it", lambda t: _CARD_LINES.sub("", t)),
+    TextRule(
+        "order of two streams",
+        "one text holds both: the lines of the two stand in any order",
+        lambda text: "".join(sorted(text.splitlines(keepends=True))),
+        frozenset({STREAMS, TEXT}),
+    ),
+)
+
+
 def text_differences(here: str, there: str, marks: frozenset[str] = frozenset()) -> list[str]:
-    """Compare what two terminals showed; colours apart, since a job's shell does not know the terminal's theme."""
+    """Compare what two terminals showed."""
     shown = []
     for text in (here, there):
-        text = _CARD_LINES.sub("", _COLOUR.sub("", text))
-        if marks & {STREAMS, TEXT}:  # one text of both: lines of the two stand in any order
-            text = "".join(sorted(text.splitlines(keepends=True)))
+        for rule in NORMALISED_TEXT:
+            if not rule.marks or rule.marks & marks:
+                text = rule.apply(text)
         message = {"type": "stream", "content": {"name": "stdout", "text": text}, "metadata": {}}
         shown.append(normalised({"messages": [message], "reply": {}}, {}, marks))
     return tree_differences(*shown)
