@@ -179,6 +179,8 @@ class Client:
                 failure.error.__cause__ = error
             except msgspec.DecodeError as error:
                 raise protocol.undecodable(endpoint, error) from error
+            if stopped():
+                return  # and start no platform that somebody has just stopped
             if not follower.ended and not (failure and self._moved(endpoint, failure)):
                 self._pause(patience, failure or transport.closed_early(endpoint))
 

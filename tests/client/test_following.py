@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from jupyter_gpu_platform import errors
 from jupyter_gpu_platform.client import AsyncClient, Client
+from jupyter_gpu_platform.client.protocol import Endpoint
 from jupyter_gpu_platform.client.streams import Lines
 
 from .conftest import JOB, Service, cut, lines, ok, problem, sent
@@ -51,6 +52,22 @@ def test_a_job_that_is_gone_ends_the_follower(service: Service) -> None:
     service.answers = [problem(404, "not_found")]
     with Client(service.url, "t") as client, pytest.raises(errors.NotFound):
         next(client.follow("j1"))
+
+
+def test_who_reads_no_more_looks_for_no_platform_when_the_connection_breaks(service: Service) -> None:
+    service.answers = [cut(lines(RECORDS[0]))]
+    looked, stopped = [], []
+
+    def resolve() -> Endpoint:
+        looked.append(True)
+        return Endpoint(service.url, "t")
+
+    with Client(service.url, "t", resolve=resolve) as client:
+        records = client.follow("j1", stopped=lambda: bool(stopped))
+        assert next(records) == RECORDS[0]
+        stopped.append(True)
+        assert list(records) == []
+    assert (looked, len(service.requests)) == ([], 1)
 
 
 def test_changes_up_to_now_end_and_know_where_they_were(service: Service) -> None:
