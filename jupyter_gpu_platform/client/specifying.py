@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TypedDict, Unpack
 
+from ..model import units
 from ..model.jobs import DEFAULT_OUTPUT_BYTES, Environment, JobSpec, Limits, Source, Target
 from ..model.resources import Resources
 
@@ -18,12 +19,12 @@ class Options(TypedDict, total=False):
     gpus: int
     #: such as ``A100``; any when absent
     gpu_model: str | None
-    #: least memory of each GPU, bytes
-    gpu_memory: int | None
+    #: least memory of each GPU: bytes, or text such as ``40GiB``
+    gpu_memory: int | str | None
     #: cores to reserve
     cpus: float | None
-    #: main memory to reserve, bytes
-    memory: int | None
+    #: main memory to reserve: bytes, or text such as ``16GiB``
+    memory: int | str | None
     #: what the job is called in lists
     name: str
     #: where to run it; anywhere when absent
@@ -38,12 +39,12 @@ class Options(TypedDict, total=False):
     env: Mapping[str, str]
     labels: Mapping[str, str]
     project: str
-    #: seconds after which a running attempt is ended
-    max_run_time: float | None
-    #: seconds after which a waiting job fails
-    max_queue_time: float | None
-    #: bytes of output that are kept
-    max_output: int
+    #: after which a running attempt is ended: seconds, or text such as ``2h30m``
+    max_run_time: float | str | None
+    #: after which a waiting job fails: seconds, or text such as ``1d``
+    max_queue_time: float | str | None
+    #: output that is kept: bytes, or text such as ``1GiB``
+    max_output: int | str
     #: how often a failed attempt is tried again
     retries: int
     #: the higher goes first
@@ -55,6 +56,7 @@ def specify(source: Source, *, local: bool, **options: Unpack[Options]) -> JobSp
 
     :param local: the platform is this machine's own: the job gets this interpreter and this directory unless told
         otherwise. Elsewhere paths of this machine mean nothing.
+    :raises InvalidRequest: a size or a duration can't be read.
     """
     return JobSpec(
         source=source,
@@ -62,9 +64,9 @@ def specify(source: Source, *, local: bool, **options: Unpack[Options]) -> JobSp
         resources=Resources(
             gpus=options.get("gpus") or 0,
             gpu_model=options.get("gpu_model"),
-            gpu_memory=options.get("gpu_memory"),
+            gpu_memory=_bytes(options.get("gpu_memory")),
             cpus=options.get("cpus"),
-            memory=options.get("memory"),
+            memory=_bytes(options.get("memory")),
         ),
         environment=Environment(
             image=options.get("image"),
@@ -76,15 +78,23 @@ def specify(source: Source, *, local: bool, **options: Unpack[Options]) -> JobSp
         env=dict(options.get("env") or {}),
         target=Target(cluster=options.get("cluster")),
         limits=Limits(
-            max_run_seconds=options.get("max_run_time"),
-            max_queue_seconds=options.get("max_queue_time"),
-            max_output_bytes=options.get("max_output") or DEFAULT_OUTPUT_BYTES,
+            max_run_seconds=_seconds(options.get("max_run_time")),
+            max_queue_seconds=_seconds(options.get("max_queue_time")),
+            max_output_bytes=_bytes(options.get("max_output")) or DEFAULT_OUTPUT_BYTES,
         ),
         retries=options.get("retries") or 0,
         priority=options.get("priority") or 0,
         labels=dict(options.get("labels") or {}),
         project=options.get("project") or "default",
     )
+
+
+def _bytes(given: int | str | None) -> int | None:
+    return units.parse_size(given) if isinstance(given, str) else given
+
+
+def _seconds(given: float | str | None) -> float | None:
+    return units.parse_duration(given) if isinstance(given, str) else given
 
 
 def _program(name: str) -> str:

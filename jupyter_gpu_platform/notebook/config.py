@@ -22,7 +22,7 @@ class Setting(TraitType[Any, Any]):
 
     def __init__(self, name: str) -> None:
         option = _BY_NAME[name]
-        help_ = f"{option.flag} {option.metavar} of jobs that don't say it: {option.help}"
+        help_ = f"Default of {option.flag} {option.metavar}: {option.help}"
         super().__init__(None, allow_none=True, help=help_)
         self._option = name
         self.tag(config=True)

@@ -264,15 +264,18 @@ class Job(Generic[R]):
 
     def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, Any]:
         job = self._job
-        said = describe(job, time.time()) if job.phase.ended else f"Job {job.id} runs on its own."
-        come_back = f"%gpu attach {job.id}" if failures.current_shell() else f"gpu.attach({job.id!r})"
+        in_shell = failures.current_shell() is not None
+        if job.phase.ended:
+            said = f"{describe(job, time.time())}. Its output:"
+            how = f"%gpu output {job.id}" if in_shell else f"gpu.attach({job.id!r}).output()"
+        else:
+            said = f"Job {job.id} runs on its own. Come back with:"
+            how = f"%gpu attach {job.id}" if in_shell else f"gpu.attach({job.id!r})"
+        rich = html.escape(said).replace(job.id, f"<code>{job.id}</code>")
         return {
             MIME: {"format": 1, "job": job.id, "name": job.spec.name, "created": job.created},
-            "text/html": (
-                f"<div>{html.escape(said).replace(job.id, f'<code>{job.id}</code>')} Come back with "
-                f"<code>{html.escape(come_back)}</code>.</div>"
-            ),
-            "text/plain": f"{said} Come back with: {come_back}",
+            "text/html": f"<div>{rich} <code>{html.escape(how)}</code></div>",
+            "text/plain": f"{said} {how}",
         }
 
 

@@ -153,7 +153,10 @@ def _check_clusters(spec: JobSpec, clusters: Sequence[placement.ClusterView], *,
     if local and all(lacks):
         # Elsewhere a cluster may grow; this machine doesn't.
         said = "; ".join(lack.message for lack in lacks if lack is not None)
-        hint = "Ask for less: without --gpus it runs on the CPU. `jupyter gpu up --fake-gpus 1` pretends to have one."
+        hint = (
+            "Ask for less: without --gpus it runs on the CPU."
+            " To try things out, `jupyter gpu down` and then `jupyter gpu up --fake-gpus 1` pretends to have one."
+        )
         raise errors.InvalidRequest(f"it could never run: {said}", hint=hint)
 
 

@@ -208,6 +208,9 @@ class Supervisor:
     def _environment(self) -> dict[str, str]:
         # A platform that runs in a job has that job's own names in its environment.
         env = {name: value for name, value in os.environ.items() if not name.startswith("JGP_")}
+        home = os.path.dirname(self.given["python"] or "")
+        if home:  # `python`, `pip` and what it has installed are the interpreter's own, as in an activated environment
+            env["PATH"] = os.pathsep.join(filter(None, [home, env.get("PATH")]))
         env.update(self.spec.get("env") or {})
         if self.kind not in IN_SHELL:
             env.setdefault("PYTHONUNBUFFERED", "1")  # what was printed shows at once, and survives a crash

@@ -25,6 +25,12 @@ def test_a_command_runs_with_its_arguments_and_environment(attempt, agent):
     assert (result["exit_code"], result["reason"]["code"]) == (5, "exit_code")
 
 
+def test_python_is_the_jobs_own_interpreter(attempt, agent):
+    attempt.command("python3", "-c", "import sys; print(sys.executable)")
+    attempt.finish()
+    assert pathlib.Path(agent.text().strip()).parent == pathlib.Path(sys.executable).parent
+
+
 def test_a_script_runs_in_its_working_directory(attempt, agent):
     (attempt.folder / "work").mkdir()
     (attempt.folder / "work" / "job.py").write_text("import sys, os; print(sys.argv[1:], os.getcwd())")
