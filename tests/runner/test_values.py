@@ -6,6 +6,7 @@ import hashlib
 import shutil
 import sys
 import textwrap
+import types
 
 import pytest
 
@@ -148,16 +149,13 @@ def test_values_that_are_gone_fail_the_job(attempt, agent):
 
 
 def test_a_value_that_cannot_be_loaded_fails_the_start_and_is_named(attempt, agent):
-    (attempt.folder / "only_here.py").write_text("class Thing: pass")
-    sys.path.insert(0, str(attempt.folder))
+    only_here = types.ModuleType("only_here")
+    exec("class Thing: pass", only_here.__dict__)
+    sys.modules["only_here"] = only_here
     try:
-        import only_here
-
         values = packed(agent, fine=1, thing=only_here.Thing())
     finally:
-        sys.path.remove(str(attempt.folder))
         del sys.modules["only_here"]
-    (attempt.folder / "only_here.py").unlink()
     attempt.cell("print(1)", values=values)
     result = attempt.finish()
     assert result["reason"]["code"] == "values_failed"
@@ -301,8 +299,8 @@ def test_a_function_is_interrupted(attempt, agent):
     source = """
         import time
         def work():
-            print("go")
             try:
+                print("go")
                 time.sleep(1000)
             finally:
                 print("cleaned")
