@@ -37,6 +37,9 @@ _SHARED = {0x6969: "NFS", 0x517B: "SMB", 0xFF534D42: "CIFS", 0xFE534D42: "SMB", 
 TURN_LOCK = 0x6A677031
 _MIGRATION_LOCK = 0x6A677032
 
+#: A write-ahead log that has grown beyond this (a long read held it) is cut to it once it could be written back, bytes.
+_KEPT_WAL = 16 * 2**20
+
 _MIGRATIONS = Path(__file__).with_name("migrations")
 #: Alembic keeps the running migration in a global.
 _migrating = threading.Lock()
@@ -230,8 +233,10 @@ def _sqlite(path: Path, *, read_only: bool = False) -> Engine:
         if read_only:
             pragmas.append("query_only = ON")
         else:
+            # A new file can give freed pages back in small steps; of an older one only VACUUM would make such a file.
+            pragmas.append("auto_vacuum = INCREMENTAL")
             # FULL: what was acknowledged survives a power cut, too; group commit pays for the fsync.
-            pragmas += ["journal_mode = WAL", "synchronous = FULL"]
+            pragmas += ["journal_mode = WAL", "synchronous = FULL", f"journal_size_limit = {_KEPT_WAL}"]
         for pragma in pragmas:
             connection.execute(f"PRAGMA {pragma}").close()
 

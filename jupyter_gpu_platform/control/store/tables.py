@@ -23,6 +23,7 @@ from sqlalchemy import (
     MetaData,
     String,
     Table,
+    text,
 )
 from sqlalchemy.dialects import postgresql, sqlite
 
@@ -73,9 +74,12 @@ job = Table(
     Column("cluster", String),
     Column("name", String, nullable=False),
     *_payload(),
+    # seconds since the epoch; what retention goes by
+    Column("ended", Float),
     Index("job_by_owner", "owner", "id"),
     Index("job_by_project", "organisation", "project", "id"),
     Index("job_by_phase", "phase", "id"),
+    Index("job_by_end", "ended", sqlite_where=text("ended IS NOT NULL"), postgresql_where=text("ended IS NOT NULL")),
 )
 
 job_label = Table(

@@ -374,7 +374,8 @@ class Transaction:
     # --- within ------------------------------------------------------------------------------------------------
 
     def _job_row(self, job: Job) -> dict[str, Any]:
-        values = {"id": job.id, "phase": job.phase, "cluster": job.cluster, "name": _plain(job.spec.name)}
+        values = {"id": job.id, "phase": job.phase, "cluster": job.cluster, "ended": job.ended}
+        values["name"] = _plain(job.spec.name)
         return values | _scope(job) | _stored(job)
 
     def _changed_job(self, job: Job) -> None:
