@@ -13,10 +13,10 @@ import sys
 from pathlib import Path
 from typing import IO, Any
 
-from traitlets import Bool, Float, Int, List, Unicode
+from traitlets import Bool, Dict, Enum, Float, Int, List, Unicode
 from traitlets.config import Application
 
-from jupyter_gpu_platform import __version__, errors, runtime
+from jupyter_gpu_platform import __version__, errors, logs, runtime
 
 from . import credentials
 from .connection import Connection, Endpoint
@@ -56,7 +56,16 @@ class AgentApp(Application):
     credential_file = Unicode(
         help="File (0600) that keeps this agent's own credential. Default: agent.json in the state directory."
     ).tag(config=True)
-    executor = Unicode("process", help="What makes jobs real here. Default: process.").tag(config=True)
+    executor = Unicode(
+        "process",
+        help="What makes jobs real here: process, or simulated, which only seems to run them. Default: process.",
+    ).tag(config=True)
+    executor_options = Dict(
+        value_trait=Unicode(),
+        help="What only this executor understands, as name=value; an unknown name is refused. "
+        "simulated: start_delay and run_time (seconds, or a range: 0.5:2), records, record_length, failures (a share), "
+        "seed, cpus. Default: none.",
+    ).tag(config=True)
     fake_gpus = Int(
         0, min=0, max=64, help="Simulate this many GPUs, for development; says so everywhere. Default: 0."
     ).tag(config=True)
@@ -66,20 +75,29 @@ class AgentApp(Application):
         help="Seconds that a local agent stays without its control service before it leaves; jobs go on. Default: 600.",
     ).tag(config=True)
 
+    log_to = Enum(
+        ("DEBUG", "INFO", "WARNING", "ERROR"), "INFO", help="Least level that is logged, to stderr. Default: INFO."
+    ).tag(config=True)
+    log_as = Enum(
+        ("json", "text"), "text", help="Form of the log: json, an object on each line, or text. Default: text."
+    ).tag(config=True)
+
     aliases = {
         "state-dir": "AgentApp.state_dir",
         "url": "AgentApp.urls",
         "join-token-file": "AgentApp.join_token_file",
         "credential-file": "AgentApp.credential_file",
         "executor": "AgentApp.executor",
+        "executor-option": "AgentApp.executor_options",
         "fake-gpus": "AgentApp.fake_gpus",
         "orphan-exit": "AgentApp.orphan_exit",
-        "log-level": "Application.log_level",
+        "log-level": "AgentApp.log_to",
+        "log-format": "AgentApp.log_as",
     }
     flags = {"local": ({"AgentApp": {"local": True}}, "Be the agent of this machine's local platform.")}
 
     def start(self) -> None:
-        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+        logs.configure(self.log_to, self.log_as)
         try:
             lock = self._lock() if self.local else None
             asyncio.run(self._run())
@@ -109,7 +127,7 @@ class AgentApp(Application):
 
     async def _run(self) -> None:
         core = Core()
-        settings = ExecutorSettings(state_dir=self._state, fake_gpus=self.fake_gpus)
+        settings = ExecutorSettings(self._state, self.fake_gpus, self.executor_options)
         await core.start(self._factory()(core, settings))
         try:
             resolve = self._local_endpoint if self.local else await self._remote_endpoint()
