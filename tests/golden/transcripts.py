@@ -151,7 +151,7 @@ def _text_apart(tree: Tree, own: dict[str, str]) -> Tree:
     return {**tree, "messages": [*others, *_gathered(streams)]}
 
 
-_DURATION = r"\d+(?:\.\d+)? ?(?:ns|µs|us|μs|ms|s|min|it/s|s/it)\b|\d?\d:\d\d(?=[<,\] ])|\?(?=it/s)"
+_DURATION = r"\d+(?:\.\d+)?(?:e\+\d+)? ?(?:ns|µs|us|μs|ms|s|min|it/s|s/it)\b|\d?\d:\d\d(?=[<,\] ])|\?(?=it/s)"
 
 
 _CARD = re.compile(r"Job j[0-9a-z]+( on [^\s:]+)?: ")
