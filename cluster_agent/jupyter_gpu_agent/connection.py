@@ -18,7 +18,7 @@ from tornado.httpclient import HTTPClientError, HTTPRequest
 from tornado.simple_httpclient import HTTPTimeoutError
 from tornado.websocket import WebSocketClientConnection, WebSocketClosedError, websocket_connect
 
-from jupyter_gpu_platform import errors
+from jupyter_gpu_platform import errors, logs
 from jupyter_gpu_platform.wire import codec
 from jupyter_gpu_platform.wire.messages import MAX_MESSAGE, Message, Welcome
 from jupyter_gpu_platform.wire.session import Close, Effect, Got, Send
@@ -117,12 +117,13 @@ class Connection:
             try:
                 endpoint = self._resolve()
                 if endpoint is not None:
-                    await self._session(endpoint)
+                    with logs.about(agent=endpoint.agent_id):
+                        await self._session(endpoint)
                 else:
                     self._failures += 1
             except* (_Closed, OSError, HTTPClientError, HTTPTimeoutError, WebSocketClosedError) as group:
                 causes = _flat(group)
-                pause = max((cause.retry_after for cause in causes if isinstance(cause, _Closed)), default=0.0)
+                pause = max(map(_asked_pause, causes))
                 self._failures += 1
                 logger.info("connection lost: %s", "; ".join(str(cause) or type(cause).__name__ for cause in causes))
             except* errors.GpuPlatformError as group:
@@ -230,6 +231,16 @@ class Connection:
         while True:
             await asyncio.sleep(TICK)
             tick(asyncio.get_running_loop().time())
+
+
+def _asked_pause(cause: BaseException) -> float:
+    """Return the seconds for which the service asked to stay away."""
+    if isinstance(cause, _Closed):
+        return cause.retry_after
+    if isinstance(cause, HTTPClientError) and cause.response is not None:
+        with contextlib.suppress(ValueError):
+            return max(float(cause.response.headers.get("Retry-After", "0")), 0.0)
+    return 0.0
 
 
 async def _give_up(dialling: asyncio.Future[WebSocketClientConnection]) -> None:

@@ -16,7 +16,7 @@ from collections.abc import AsyncIterable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING
 
-from jupyter_gpu_platform import errors
+from jupyter_gpu_platform import errors, logs
 from jupyter_gpu_platform.model.jobs import Reason
 from jupyter_gpu_platform.model.lifecycle import Report
 from jupyter_gpu_platform.model.records import StreamKey
@@ -162,17 +162,19 @@ class Core:
 
     async def _carry_out(self, key: AttemptKey) -> None:
         """Do what is wanted of one attempt until that no longer changes."""
+        logs.begin(job=key.job, attempt=key.attempt)
         done: Desired | None = None
         failures = 0
         try:
             while (item := self._desired.get(key)) is not None and item is not done:
                 try:
+                    logger.debug("carrying out: %s", item.action)
                     await self._make_true(key, item)
                     done, failures = item, 0
                 except Exception:
                     # The edge of this loop: whatever an executor raises, the next try may succeed.
                     failures += 1
-                    logger.exception("attempt %s.%d: %s failed, trying again", key.job, key.attempt, item.action)
+                    logger.exception("%s failed, trying again", item.action)
                     await asyncio.sleep(random.uniform(0.1, min(RETRY_AT_MOST, 0.5 * 2**failures)))  # noqa: S311 -- jitter
         finally:
             self._workers.pop(key, None)

@@ -14,10 +14,12 @@ from typing import IO, Any
 from traitlets import Bool, Enum, Float, Int, Unicode
 from traitlets.config import Application
 
-from .. import errors, runtime
+from .. import errors, logs, runtime
 from .._version import __version__
-from . import local, logs
+from . import local
 from .identity import Principal, new_token
+from .limits import Limits
+from .retention import Retention
 from .server import Server, Settings
 
 log = logging.getLogger(__name__)
@@ -25,9 +27,11 @@ log = logging.getLogger(__name__)
 #: a local platform ends after so many idle seconds unless told otherwise
 LOCAL_IDLE_EXIT = 1800.0
 MIN_TOKEN = 20
+#: exit code of a service that had to cut calls off when it was asked to end
+CALLS_CUT_OFF = 3
 _ALIASES = (
     *("ip", "port", "state_dir", "database_url", "segments_url", "objects_url", "replica_url"),
-    *("fake_gpus", "idle_exit", "max_body_bytes", "token_file"),
+    *("fake_gpus", "idle_exit", "token_file"),
 )
 
 
@@ -93,12 +97,6 @@ class ControlApp(Application):
         help="Serve /metrics without a token (default: false, admins only). Whoever reaches the port then sees "
         "counts of jobs and requests.",
     ).tag(config=True)
-    max_body_bytes = Int(
-        16 * 2**20,
-        min=1024,
-        help="Largest request body, bytes (default: 16777216). A larger one is refused with 413; memory of so much is "
-        "taken per request.",
-    ).tag(config=True)
     token_file = Unicode(
         "",
         help="File with the first admin's token (default: admin.token in the state directory; made if missing). Not "
@@ -107,12 +105,24 @@ class ControlApp(Application):
     log_to = Enum(
         ("DEBUG", "INFO", "WARNING", "ERROR"),
         "INFO",
-        help="Least level that is logged, to stderr, as JSON lines (default: INFO). DEBUG is large.",
+        help="Least level that is logged, to stderr (default: INFO). DEBUG has each request and each step of a job, "
+        "and costs a few per cent of the throughput.",
     ).tag(config=True)
+    log_as = Enum(
+        ("json", "text"),
+        "json",
+        help="Form of the log (default: json). json: an object on each line, for programs that collect logs. text: "
+        "for people.",
+    ).tag(config=True)
+
+    classes = [Limits, Retention]
 
     aliases = {name.replace("_", "-"): f"ControlApp.{name}" for name in _ALIASES} | {
         "log-level": "ControlApp.log_to",
+        "log-format": "ControlApp.log_as",
+        "max-body-bytes": "Limits.max_body_bytes",
         "config": "ControlApp.config_file",
+        **{f"keep-{name.replace('_', '-')}": f"Retention.{name}" for name in Retention.class_trait_names(config=True)},
     }
     flags = {
         "local": ({"ControlApp": {"local": True}}, "Be the platform of one person on this machine."),
@@ -128,13 +138,14 @@ class ControlApp(Application):
             self.load_config_file(path.name, path=str(path.parent.absolute()))
 
     def start(self) -> None:
-        logs.configure(self.log_to)
+        logs.configure(self.log_to, self.log_as)
         try:
-            asyncio.run(self._serve())
+            calls_ended = asyncio.run(self._serve())
         except errors.GpuPlatformError as error:
             # One line for people: what is wrong and what to do.
             print(f"{self.name}: {error.message} {error.hint}".strip(), file=sys.stderr)  # noqa: T201 -- for people
             self.exit(1)
+        self.exit(0 if calls_ended else CALLS_CUT_OFF)
 
     def settings(self, state_dir: Path) -> Settings:
         return Settings(
@@ -147,32 +158,35 @@ class ControlApp(Application):
             local=self.local,
             fake_gpus=self.fake_gpus,
             metrics_public=self.metrics_public,
-            max_body_bytes=self.max_body_bytes,
+            limits=Limits(parent=self),
+            retention=Retention(parent=self),
         )
 
     def _state_path(self) -> Path:
         chosen = Path(self.state_dir).expanduser() if self.state_dir else runtime.default_state_dir()
         return chosen.absolute()
 
-    async def _serve(self) -> None:
+    async def _serve(self) -> bool:
         state_dir = self._state_path()
         local.prepare_state_dir(state_dir)
         # Replicas with a common PostgreSQL take turns by its locks; a lone file store needs one of its own.
         alone = self.local or not self.database_url.startswith("postgresql")
         lock = await local.take_lock(state_dir) if alone else None
         try:
-            await self._serve_locked(state_dir)
+            return await self._serve_locked(state_dir)
         finally:
             _release(lock)
 
-    async def _serve_locked(self, state_dir: Path) -> None:
+    async def _serve_locked(self, state_dir: Path) -> bool:
+        """Serve until the end is asked for; returns whether all calls in flight came to theirs."""
         stop = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
         server = await Server.open(self.settings(state_dir))
         server.activity.stop = stop.set
-        agent = local.AgentChild(state_dir, self.fake_gpus)
+        agent = local.AgentChild(state_dir, self.fake_gpus, self.log_as)
         written: runtime.RuntimeFile | None = None
+        calls_ended = True
         try:
             if self.local:
                 token = local.admit_owner(server.services)
@@ -183,12 +197,14 @@ class ControlApp(Application):
                 self._admit_admin(server, state_dir)
             await self._until_end(server, stop)
         finally:
-            server.activity.stopping = True
+            # Calls first: some need the agent for their answer.
+            calls_ended = await server.drain()
             await agent.stop()
             await server.close()
             if written is not None:
                 runtime.remove_runtime_file(written)
             log.info("ended")
+        return calls_ended
 
     async def _until_end(self, server: Server, stop: asyncio.Event) -> None:
         loop = asyncio.get_running_loop()
@@ -212,7 +228,9 @@ class ControlApp(Application):
 
 def _refuse_unknown(argv: list[str], known: set[str]) -> None:
     """Refuse options that nothing stands behind; traitlets would warn and start without them."""
-    traits = {f"ControlApp.{name}" for name in ControlApp.class_trait_names(config=True)}
+    traits = {
+        f"{kind.__name__}.{name}" for kind in (ControlApp, Limits) for name in kind.class_trait_names(config=True)
+    }
     builtin = {"help", "help-all", "version", "debug", "show-config", "show-config-json", "generate-config"}
     valid = known | traits | builtin
     for argument in argv:

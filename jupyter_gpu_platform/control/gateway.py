@@ -18,6 +18,7 @@ from ..wire.messages import Answer, BulkHello, Desired, Inspected
 from ..wire.session import HEARTBEAT
 from . import leases
 from .attempts import PAGE, Holder
+from .problems import Named
 from .relay import PREFIX, Relay, RelayHandler
 from .sockets import BulkSocket, ControlSocket
 from .store.replicas import replica_key
@@ -140,6 +141,7 @@ class Gateway:
         agent = await self._services.identity.agent(authorization)
         if agent.id != agent_id:
             raise errors.Unauthenticated("this is another agent's credential")
+        self._services.admission.agent_sockets.check()
         return agent
 
     def opened(self, agent: Agent, kind: str, handler: AgentSocket) -> ControlSocket | BulkSocket:
@@ -152,6 +154,7 @@ class Gateway:
             )
         else:
             socket = BulkSocket(services, agent, handler, heartbeat=self._heartbeat, check=self._check_bulk)
+        services.admission.agent_sockets.take()
         self._opened.add(socket)
         self._transports[handler] = asyncio.Event()
         if self._stopping:
@@ -187,6 +190,7 @@ class Gateway:
         """A WebSocket is closed."""
         closed = self._transports.pop(handler, None)
         if closed is not None:
+            self._services.admission.agent_sockets.free()
             closed.set()
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
@@ -393,7 +397,7 @@ async def _logged(work: Coroutine[Any, Any, None]) -> None:
         log.warning("%s", error)
 
 
-class AgentSocket(WebSocketHandler):
+class AgentSocket(Named, WebSocketHandler):
     """``/api/v1/agents/<id>/control`` and ``…/bulk``."""
 
     _agent: Agent
@@ -408,14 +412,9 @@ class AgentSocket(WebSocketHandler):
 
     async def prepare(self) -> None:
         try:
-            agent = await self._gateway.admit(self.path_args[0], self.request.headers.get("Authorization"))
+            self._agent = await self._gateway.admit(self.path_args[0], self.request.headers.get("Authorization"))
         except errors.GpuPlatformError as error:
-            self.set_status(error.status)
-            self.set_header("Content-Type", "application/problem+json")
-            problem = {"title": error.message, "status": error.status, "code": error.code, "detail": str(error)}
-            self.finish(msgspec.json.encode(problem))
-        else:
-            self._agent = agent
+            self.refuse(error)
 
     def open(self, agent_id: str, kind: str) -> None:
         self.set_nodelay(True)

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import http
 import re
+import secrets
 
 import msgspec
+from tornado.web import RequestHandler
 
-from .. import errors
+from .. import errors, logs
 
 MEDIA_TYPE = "application/problem+json"
 #: seconds after which a refused caller may try again
 RETRY_AFTER = 1
+
+#: names a request, in its answer and in the log; a caller may choose it
+REQUEST_ID = "X-Request-Id"
+_SAFE_ID = re.compile(r"^[A-Za-z0-9._-]{1,64}$")
 
 _AT_PATH = re.compile(r"^(?P<what>.*) - at `(?P<path>[^`]+)`$", re.DOTALL)
 # An escaped NUL: \u0000 whose backslash is not itself escaped.
@@ -43,6 +49,29 @@ def document(error: errors.GpuPlatformError, request_id: str = "") -> bytes:
         request_id=request_id,
     )
     return msgspec.json.encode(problem)
+
+
+class Named(RequestHandler):
+    """A handler whose every answer, and every entry that it logs, names the request; its refusals have the one form."""
+
+    request_id = ""
+
+    def set_default_headers(self) -> None:
+        if not self.request_id:
+            given = self.request.headers.get(REQUEST_ID, "")
+            self.request_id = given if _SAFE_ID.match(given) else secrets.token_hex(8)
+            logs.begin(request=self.request_id)
+        self.set_header(REQUEST_ID, self.request_id)
+
+    def refuse(self, error: errors.GpuPlatformError) -> None:
+        """Answer with a problem document."""
+        self.set_status(error.status)
+        self.set_header("Content-Type", MEDIA_TYPE)
+        if isinstance(error, errors.TooManyRequests | errors.Unavailable):
+            self.set_header("Retry-After", str(RETRY_AFTER))
+        if isinstance(error, errors.Unauthenticated):
+            self.set_header("WWW-Authenticate", 'Bearer realm="gpu-platform"')
+        self.finish(document(error, self.request_id))
 
 
 def invalid(error: Exception, what: str) -> errors.InvalidRequest:

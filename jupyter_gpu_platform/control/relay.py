@@ -13,9 +13,9 @@ from collections.abc import Awaitable, Callable, Mapping
 
 import msgspec
 from tornado.httpclient import AsyncHTTPClient, HTTPClientError, HTTPRequest
-from tornado.web import RequestHandler
 
-from .. import errors
+from .. import errors, logs
+from . import problems
 
 log = logging.getLogger(__name__)
 
@@ -68,7 +68,7 @@ class Relay:
         request = HTTPRequest(
             url.rstrip("/") + path,
             method="POST",
-            headers=self.sign("POST", path, body),
+            headers=self.sign("POST", path, body) | {problems.REQUEST_ID: logs.current("request")},
             body=body,
             request_timeout=_TIMEOUT,
             connect_timeout=3.0,
@@ -92,7 +92,7 @@ class Relay:
 Answer = Callable[[str, str, bytes], Awaitable[bytes]]
 
 
-class RelayHandler(RequestHandler):
+class RelayHandler(problems.Named):
     """Where the other replicas ask."""
 
     def initialize(self, relay: Callable[[], Relay], answer: Answer) -> None:
@@ -107,9 +107,7 @@ class RelayHandler(RequestHandler):
             self._relay().verify("POST", self.request.path, self.request.body, self.request.headers)
             body = await self._answer(agent_id, verb, self.request.body)
         except errors.GpuPlatformError as error:
-            self.set_status(error.status)
-            self.set_header("Content-Type", "application/problem+json")
-            self.finish(msgspec.json.encode(_Problem(error.code, error.message)))
+            self.refuse(error)
         else:
             self.set_header("Content-Type", "application/msgpack")
             self.finish(body)

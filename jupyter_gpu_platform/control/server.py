@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from tornado.httpserver import HTTPServer
 from tornado.web import Application
 
 from .. import errors
@@ -22,9 +21,12 @@ from .attempts import Attempts
 from .gateway import Gateway, routes
 from .identity import Identity
 from .jobs import Jobs
+from .limits import Limits
+from .listening import BoundedServer
 from .metrics import Metrics
 from .objects import Objects
 from .planning import Planner
+from .retention import Keeper, Retention
 from .sealing import Sealer
 from .services import Services
 from .store.database import Database
@@ -36,9 +38,6 @@ from .store.writer import Writer
 from .watch import JobWatch
 
 log = logging.getLogger(__name__)
-
-#: seconds that calls in flight get when the service ends
-DRAIN_SECONDS = 5.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,15 +53,18 @@ class Settings:
     local: bool = False
     fake_gpus: int = 0
     metrics_public: bool = False
-    max_body_bytes: int = 16 * 2**20
+    limits: Limits = field(default_factory=Limits)
+    retention: Retention = field(default_factory=Retention)
     now: Callable[[], float] = field(default=time.time)
 
 
 async def open_services(settings: Settings) -> Services:
     """Open the store and make the services over it."""
     database = await asyncio.to_thread(Database.open, settings.database_url)
-    writer, reader, feed = Writer(database, clock=settings.now), Reader(database), ChangeFeed(database)
-    output = OutputLane(database, settings.segments_url)
+    limits = settings.limits
+    writer = Writer(database, clock=settings.now, queue_limit=limits.max_waiting_writes)
+    reader, feed = Reader(database), ChangeFeed(database)
+    output = OutputLane(database, settings.segments_url, queue_bytes=limits.max_waiting_output_bytes)
     return Services(
         database=database,
         writer=writer,
@@ -78,6 +80,7 @@ async def open_services(settings: Settings) -> Services:
         replica_url=settings.replica_url,
         local=settings.local,
         fake_gpus=settings.fake_gpus,
+        limits=limits,
         now=settings.now,
         started=settings.now(),
     )
@@ -94,7 +97,8 @@ class Server:
         services.gateway = self.gateway
         self.planner = Planner(services)
         self.sealer = Sealer(services, lambda: self.planner.epoch is not None)
-        self._http: HTTPServer | None = None
+        self.keeper = Keeper(services, lambda: self.planner.epoch is not None, settings.retention)
+        self._http: BoundedServer | None = None
         self.url = ""
 
     @classmethod
@@ -117,7 +121,6 @@ class Server:
         specs, tornado_settings = url_specs(
             self.services,
             self.activity,
-            max_body_bytes=settings.max_body_bytes,
             metrics_public=settings.metrics_public,
         )
         listening = _bind(settings.ip, settings.port)
@@ -127,22 +130,34 @@ class Server:
         application = Application(
             [*routes(self.gateway), *specs], websocket_max_message_size=2 * MAX_MESSAGE, **tornado_settings
         )
-        # Handlers limit bodies themselves, so that too large a one gets an answer instead of a cut connection.
-        self._http = HTTPServer(application, max_body_size=2**62, xheaders=False)
+        self._http = BoundedServer(application, settings.limits)
         self.services.watch.start()
         await self.gateway.start()
         self.planner.start()
         self.sealer.start()
+        self.keeper.start()
         self._http.add_socket(listening)
         log.info("listening at %s", self.url)
 
-    async def close(self) -> None:
-        """Let calls in flight end, break streams off, and close the store."""
+    async def drain(self) -> bool:
+        """Take no new calls, tell those who follow to come back elsewhere, and let the calls in flight end.
+
+        Returns whether all of them did within the time that they have.
+        """
         self.activity.stopping = True
         if self._http is not None:
             self._http.stop()
         self.activity.end_streams()
-        await self.activity.drained(DRAIN_SECONDS)
+        ended = await self.activity.drained(self.settings.limits.shutdown_seconds)
+        if not ended:
+            log.warning("%d calls were cut off: they took longer than the service may wait", self.activity.calls)
+        return ended
+
+    async def close(self) -> None:
+        """Drain, send the agents away, give the leases back, commit what waits, and close the store."""
+        if not self.activity.stopping:
+            await self.drain()
+        await self.keeper.stop()
         await self.sealer.stop()
         await self.planner.stop()
         await self.gateway.stop()

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from .._version import __version__
+from .limits import Admission, Limits
 
 if TYPE_CHECKING:
     from .attempts import Attempts
@@ -40,6 +41,8 @@ class Services:
     identity: Identity
     metrics: Metrics
     watch: JobWatch
+    limits: Limits = field(default_factory=Limits)
+    admission: Admission = field(init=False)
     #: the agents' sockets; absent in a process that serves none
     gateway: Gateway | None = None
     #: random, new with each start of the process: who holds a lease
@@ -53,3 +56,6 @@ class Services:
     #: seconds since the epoch, injected by tests
     now: Callable[[], float] = time.time
     started: float = field(default_factory=time.time)
+
+    def __post_init__(self) -> None:
+        self.admission = Admission(self.limits)

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable, Coroutine, Iterable
 from typing import TYPE_CHECKING, Any, Protocol
 
-from .. import errors
+from .. import errors, logs
 from ..model.records import StreamKey
 from ..wire import codec
 from ..wire.messages import (
@@ -63,7 +63,8 @@ class _Socket:
                 case Send(message):
                     self._transport.send(codec.encode(message))
                 case Close(code, message, _):
-                    log.info("agent %s: connection closed: %s (%s)", self.agent.id, message, code)
+                    with logs.about(agent=self.agent.id):
+                        log.info("connection closed: %s (%s)", message, code)
                     self.close(code)
                 case Got(message):
                     self.got(message)
@@ -81,13 +82,14 @@ class _Socket:
         task.add_done_callback(self._tasks.discard)
 
     async def _guarded(self, work: Coroutine[Any, Any, None]) -> None:
+        logs.begin(agent=self.agent.id)
         try:
             await work
         except errors.GpuPlatformError as error:
             self.refuse(error.code, error.message, COME_BACK if error.status in (429, 503) else 0.0)
         except Exception:  # a bug here must not leave a connection that never answers
             self.services.metrics.mistakes.labels("agent message").inc()
-            log.exception("agent %s: a message could not be handled", self.agent.id)
+            log.exception("a message could not be handled")
             self.refuse("internal_error", "the service made a mistake; its log has the details", COME_BACK)
 
     def close(self, reason: str) -> None:
@@ -152,7 +154,9 @@ class ControlSocket(_Socket):
                     waiting.set_result(message)
 
     async def _greet(self, hello: Hello) -> None:
-        greeted = await self.services.attempts.hello(self.agent.id, hello, self.holder)
+        with self.services.admission.hellos.taken():
+            greeted = await self.services.attempts.hello(self.agent.id, hello, self.holder)
+        log.info("connected: %s, version %s, epoch %d", greeted.cluster, hello.version, greeted.epoch)
         effects = self.session.welcomed(
             store_incarnation=self.services.database.incarnation,
             cluster=greeted.cluster,
@@ -173,7 +177,10 @@ class ControlSocket(_Socket):
             self.do(self.session.committed(reports.seq))
 
     async def _claim(self, claim: Claim) -> None:
-        self.do(self.session.answer(await self.services.attempts.claim(self.agent.cluster, claim)))
+        logs.begin(job=claim.job, attempt=claim.attempt)
+        result = await self.services.attempts.claim(self.agent.cluster, claim)
+        log.debug("claim %s", f"refused: {result.refusal}" if result.refusal else "granted")
+        self.do(self.session.answer(result))
 
     def tell(self, revision: int, desired: list[Desired]) -> None:
         """Send what changed."""

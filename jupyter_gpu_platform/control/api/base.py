@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import difflib
 import logging
-import re
-import secrets
 import time
 import types
 import typing
@@ -16,7 +13,7 @@ from typing import Any
 
 import msgspec
 from tornado.iostream import StreamClosedError
-from tornado.web import HTTPError, RequestHandler, stream_request_body
+from tornado.web import HTTPError, stream_request_body
 
 from ... import errors
 from ...bodies import Body
@@ -28,10 +25,6 @@ from .operation import JSON, Call, Operation, Reply, Route
 
 log = logging.getLogger(__name__)
 
-#: names the request that the current task answers, in the log
-request_id: contextvars.ContextVar[str] = contextvars.ContextVar("request_id", default="")
-
-_SAFE_ID = re.compile(r"^[A-Za-z0-9._-]{1,64}$")
 #: A refused body is read and dropped up to so many times the limit, so that its sender can read the refusal.
 _DISCARD = 4
 
@@ -81,19 +74,19 @@ def _nearest(name: str, valid: list[str]) -> str:
 
 
 @stream_request_body
-class ApiHandler(RequestHandler):
+class ApiHandler(problems.Named):
     """Admits a request, has its operation answer it, and writes the answer."""
 
-    request_id = ""
-
-    def initialize(self, services: Services, activity: Activity, route: Route, max_body_bytes: int) -> None:
+    def initialize(self, services: Services, activity: Activity, route: Route) -> None:
         self.services = services
         self.activity = activity
         self.route = route
-        self.max_body_bytes = max_body_bytes
+        self.limits = services.limits
         self.principal: Principal = NOBODY
         self._body = bytearray()
         self._received = 0
+        #: bytes of the body that count as held
+        self._held = 0
         #: why the request will be refused, once its body has been read
         self._refusal: errors.GpuPlatformError | None = None
         self._streaming: asyncio.Task[None] | None = None
@@ -107,11 +100,7 @@ class ApiHandler(RequestHandler):
         self.clear_header("Server")
         self.set_header("Cache-Control", "no-store")
         self.set_header("X-Content-Type-Options", "nosniff")
-        if not self.request_id:
-            given = self.request.headers.get("X-Request-Id", "")
-            self.request_id = given if _SAFE_ID.match(given) else secrets.token_hex(8)
-            request_id.set(self.request_id)
-        self.set_header("X-Request-Id", self.request_id)
+        super().set_default_headers()
 
     # admission
 
@@ -125,6 +114,9 @@ class ApiHandler(RequestHandler):
         if self._counted:
             self._counted = False
             self.services.metrics.in_flight.dec()
+            self._let_go_body()
+            if self._upload is not None:
+                self.services.admission.uploads.free()
             if not self.route.passive:
                 self.activity.end()
 
@@ -141,6 +133,7 @@ class ApiHandler(RequestHandler):
         try:
             operation = self._operation()
             if self.activity.stopping:
+                self.set_header("Connection", "close")
                 raise errors.Unavailable("the service is shutting down", hint="Try again in a moment.")
             if operation.roles:
                 await self._admit(operation)
@@ -161,6 +154,9 @@ class ApiHandler(RequestHandler):
 
     def _begin_upload(self, operation: Operation) -> None:
         """Have the operation read the body while it comes."""
+        self.services.admission.uploads.take()
+        if self.request.connection is not None:
+            self.request.connection.set_body_timeout(self.limits.upload_seconds)  # type: ignore[attr-defined]  # HTTP/1's has it
         body = self._upload = Body()
         work = operation.answer(self._call(operation, self.path_kwargs, body))
         assert not isinstance(work, AsyncIterator), "an upload's answer is no stream"
@@ -172,10 +168,10 @@ class ApiHandler(RequestHandler):
         upload = self._operation().upload
         if upload and length > upload:
             raise errors.BodyTooLarge(f"the body is larger than {upload} bytes", hint="Send less.")
-        if not upload and length > self.max_body_bytes:
+        if not upload and length > self.limits.max_body_bytes:
             raise errors.BodyTooLarge(
-                f"the body is larger than {self.max_body_bytes} bytes",
-                hint="Send less, or have the admin raise --ControlApp.max_body_bytes.",
+                f"the body is larger than {self.limits.max_body_bytes} bytes",
+                hint="Send less, or have the admin raise --max-body-bytes.",
             )
 
     def data_received(self, chunk: bytes) -> Awaitable[None] | None:
@@ -185,14 +181,22 @@ class ApiHandler(RequestHandler):
                 self._check_length(self._received)
                 if self._upload is not None:
                     return self._upload.feed(chunk)
+                self.services.admission.bodies.take(amount=len(chunk))
+                self._held += len(chunk)
                 self._body += chunk
-            except errors.BodyTooLarge as error:
+            except (errors.BodyTooLarge, errors.TooManyRequests) as error:
                 self._refusal = error
-                self._body.clear()
+                self._let_go_body()
                 self._give_up_upload()
-        elif self._received > _DISCARD * self.max_body_bytes and not self._finished:
+        elif self._received > _DISCARD * self.limits.max_body_bytes and not self._finished:
             self._refuse(self._refusal)  # and Tornado closes the connection, since the body was not read to its end
         return None
+
+    def _let_go_body(self) -> None:
+        self._body.clear()
+        if self._held:
+            self.services.admission.bodies.free(amount=self._held)
+            self._held = 0
 
     def _give_up_upload(self) -> None:
         if self._reading is not None:
@@ -267,6 +271,10 @@ class ApiHandler(RequestHandler):
 
     async def _stream(self, operation: Operation, chunks: AsyncIterator[bytes], headers: Any = None) -> None:
         """Write chunks as they come, no faster than the reader takes them."""
+        with self.services.admission.streams.taken(self.principal.user):
+            await self._stream_admitted(operation, chunks, headers)
+
+    async def _stream_admitted(self, operation: Operation, chunks: AsyncIterator[bytes], headers: Any) -> None:
         task = asyncio.get_running_loop().create_task(self._pump(operation, chunks, headers or {}))
         self._streaming = task
         self.activity.streams.add(task)
@@ -318,15 +326,9 @@ class ApiHandler(RequestHandler):
             return
         for name in ("ETag", "Location", "Content-Disposition", "Content-Length", "X-Accel-Buffering"):
             self.clear_header(name)
-        self.set_status(error.status)
-        self.set_header("Content-Type", problems.MEDIA_TYPE)
-        if isinstance(error, errors.TooManyRequests | errors.Unavailable):
-            self.set_header("Retry-After", str(problems.RETRY_AFTER))
         if isinstance(error, errors.MethodNotAllowed):
             self.set_header("Allow", self.route.methods)
-        if isinstance(error, errors.Unauthenticated):
-            self.set_header("WWW-Authenticate", 'Bearer realm="gpu-platform"')
-        self.finish(problems.document(error, self.request_id))
+        self.refuse(error)
 
     def write_error(self, status_code: int, **kwargs: Any) -> None:
         """Give Tornado's own errors, and bugs of ours, the one form that all errors have."""
@@ -359,6 +361,7 @@ class ApiHandler(RequestHandler):
         seconds = None if self._streaming else time.monotonic() - self._began
         method = str(self.request.method) if known else "other"
         self.services.metrics.observe(self.route.path, method, self.get_status(), seconds)
+        log.debug("%s %s: %d", method, self.request.path, self.get_status())
 
     def compute_etag(self) -> str | None:
         return None  # operations that have an ETag set it themselves

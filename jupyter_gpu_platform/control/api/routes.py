@@ -40,11 +40,9 @@ def table(*, metrics_public: bool = False) -> tuple[Route, ...]:
     return listed
 
 
-def url_specs(
-    services: Services, activity: Activity, *, max_body_bytes: int, metrics_public: bool
-) -> tuple[list[URLSpec], dict[str, Any]]:
+def url_specs(services: Services, activity: Activity, *, metrics_public: bool) -> tuple[list[URLSpec], dict[str, Any]]:
     """Return the handlers of all routes for a Tornado application, and its settings."""
-    shared = {"services": services, "activity": activity, "max_body_bytes": max_body_bytes}
+    shared = {"services": services, "activity": activity}
     specs = [
         URLSpec(route.pattern, ApiHandler, {"route": route, **shared}) for route in table(metrics_public=metrics_public)
     ]

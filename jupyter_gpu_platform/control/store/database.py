@@ -106,7 +106,9 @@ class Database:
             self._output, self._output_reads = _sqlite(output), _sqlite(output, read_only=True)
         else:
             # Recycled before use: a server that was restarted costs nobody an error.
-            engine = create_engine(url, pool_size=12, max_overflow=8, pool_timeout=30, pool_pre_ping=True)
+            engine = create_engine(
+                url, pool_size=12, max_overflow=8, pool_timeout=30, pool_pre_ping=True, hide_parameters=True
+            )
             self._control = self._output = engine
             snapshot = engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
             self._control_reads = self._output_reads = snapshot
@@ -221,7 +223,9 @@ def _checked(url: str) -> URL:
 
 
 def _sqlite(path: Path, *, read_only: bool = False) -> Engine:
-    engine = create_engine(URL.create("sqlite+pysqlite", database=str(path)), pool_size=8, pool_timeout=30)
+    url = URL.create("sqlite+pysqlite", database=str(path))
+    # What a statement carries, such as a job's environment, is in no error's text.
+    engine = create_engine(url, pool_size=8, pool_timeout=30, hide_parameters=True)
     # One writer per file, and its transaction takes the lock at once: it never has to give up a snapshot half-way.
     begin = "BEGIN" if read_only else "BEGIN IMMEDIATE"
 

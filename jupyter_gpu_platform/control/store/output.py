@@ -47,13 +47,16 @@ class OutputLane:
     """Appends to and reads from the jobs' output logs.
 
     :param segments_url: where the output of ended jobs goes: a directory or any fsspec URL.
+    :param queue_bytes: so much may wait; more gets TooManyRequests.
     """
 
-    def __init__(self, database: Database, segments_url: str, *, threads: int = 4) -> None:
+    def __init__(
+        self, database: Database, segments_url: str, *, threads: int = 4, queue_bytes: int = 256 * 2**20
+    ) -> None:
         self._database = database
         self._segments = Segments(segments_url)
         self._pool = ThreadPoolExecutor(threads, "output-reader")
-        limits = Limits(batch_items=256, batch_weight=8 * 2**20, items=100_000, weight=256 * 2**20)
+        limits = Limits(batch_items=256, batch_weight=8 * 2**20, items=100_000, weight=queue_bytes)
         self._batches = BatchThread[_LogOperation | _Alone]("output-writer", self._handle, limits)
 
     async def close(self) -> None:

@@ -13,6 +13,7 @@ import msgspec
 import pytest
 
 from jupyter_gpu_platform.control.identity import Principal
+from jupyter_gpu_platform.control.limits import Limits
 from jupyter_gpu_platform.control.server import Server, Settings
 from jupyter_gpu_platform.control.services import Services
 from jupyter_gpu_platform.control.store.rows import Cluster
@@ -112,11 +113,11 @@ class Service:
 
 
 def settings_at(directory: Path, **more: Any) -> Settings:
+    more.setdefault("limits", Limits(max_body_bytes=200_000))
     more.setdefault("database_url", f"sqlite:///{directory / 'control.db'}")
     return Settings(
         segments_url=(directory / "segments").as_uri(),
         objects_url=(directory / "objects").as_uri(),
-        max_body_bytes=200_000,
         **more,
     )
 

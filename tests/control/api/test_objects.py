@@ -92,7 +92,7 @@ def test_more_than_the_limit_is_refused_before_it_comes(started: Service) -> Non
     with started.client() as user:
         token, target = user.headers["Authorization"], path(b"x")
     head = f"PUT {target} HTTP/1.1\r\nHost: x\r\nAuthorization: {token}\r\nContent-Length: {MAX_OBJECT_BYTES + 1}\r\n"
-    dropped = 4 * started.server.settings.max_body_bytes
+    dropped = 4 * started.server.settings.limits.max_body_bytes
     with connected(started) as raw:
         # So much it reads and drops, so that the sender can read the refusal; then it closes the connection.
         raw.sendall(f"{head}\r\n".encode() + b"x" * (dropped + 1))
