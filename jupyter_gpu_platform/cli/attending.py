@@ -8,8 +8,9 @@ import threading
 from typing import TYPE_CHECKING, Literal
 
 from .. import errors
+from ..client.describing import printable
 from ..client.protocol import Record
-from ..client.terminal import Json, Terminal, printable
+from ..client.terminal import Json, Terminal
 from ..model.jobs import Job, Phase
 from .keyboard import Keyboard
 

@@ -15,7 +15,7 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING, NamedTuple
 
 from .. import errors
-from ..client.terminal import printable
+from ..client.describing import printable
 from ..model.jobs import ENDED, Phase
 from .arguments import Parser
 from .connecting import connect

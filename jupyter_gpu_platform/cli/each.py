@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from .. import errors
+from ..client.describing import printable
 from ..client.naming import job_named
-from ..client.terminal import printable
 from ..model.jobs import Job
 
 if TYPE_CHECKING:

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from .. import errors
+from ..client.describing import printable
 from ..client.naming import job_named
 from ..client.options import at_least
 from ..client.protocol import Change, Event
-from ..client.terminal import printable
 from . import tables
 from .arguments import Parser
 from .connecting import connect

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from .. import errors
+from ..client import describing
 from ..client.options import at_least, pair
 from ..model.jobs import ENDED, Job, Phase
 from . import tables
@@ -20,7 +21,6 @@ from .connecting import connect
 if TYPE_CHECKING:
     from ..client.sync import Client
 
-HEAD = ("ID", "NAME", "PHASE", "GPUS", "CLUSTER", "CREATED", "RAN", "WHY")
 #: seconds between two lists of --watch, however much happens
 AT_MOST_EVERY = 0.5
 
@@ -103,16 +103,9 @@ def _show(jobs: list[Job], *, open_only: bool, again: bool) -> None:
         print("\x1b[H\x1b[2J", end="")  # the list before makes room
     if jobs:
         now = time.time()
-        print(tables.table(HEAD, [_row(job, now) for job in jobs]))
+        print(tables.table([title.upper() for title in describing.HEAD], [describing.row(job, now) for job in jobs]))
     elif open_only:
         print("No open jobs. Those that have ended: jupyter gpu ls --all")
     else:
         print("No jobs.")
     sys.stdout.flush()
-
-
-def _row(job: Job, now: float) -> tuple[str, ...]:
-    created = tables.ago(job.created, now)
-    why = tables.why(job, now)
-    gpus = tables.gpus(job) or "-"
-    return (job.id, job.spec.name or "-", job.phase, gpus, job.cluster or "-", created, tables.ran(job, now), why)

@@ -6,8 +6,8 @@ import sys
 from typing import TYPE_CHECKING
 
 from .. import errors
+from ..client.describing import printable
 from ..client.naming import job_named
-from ..client.terminal import printable
 from ..model.jobs import Job
 from . import each, tables
 from .arguments import Parser

@@ -9,9 +9,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from ..client.terminal import printable
-from ..model.jobs import Job
-from ..model.units import format_duration
+from ..client.describing import printable
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -27,8 +25,8 @@ def _cut(line: str, limit: int) -> str:
 
 
 def fields(pairs: Sequence[tuple[str, str]]) -> str:
-    """Write names and values under each other; empty values are left out."""
-    shown = [(name, printable(value)) for name, value in pairs if value]
+    """Write names and values under each other."""
+    shown = [(name, printable(value)) for name, value in pairs]
     width = max((len(name) for name, _ in shown), default=0)
     return "\n".join(f"{name:{width}}  {value}" for name, value in shown)
 
@@ -37,28 +35,6 @@ def clock(then: float) -> str:
     """Say when something was, by this machine's clock: the time, and the day where that is not today."""
     local, today = time.localtime(then), time.localtime()
     return time.strftime("%H:%M:%S" if local[:3] == today[:3] else "%Y-%m-%d %H:%M:%S", local)
-
-
-def ago(then: float | None, now: float) -> str:
-    return "" if then is None else f"{format_duration(max(now - then, 0))} ago"
-
-
-def ran(job: Job, now: float) -> str:
-    """Say how long the job has run."""
-    return "" if job.started is None else format_duration((job.ended or now) - job.started)
-
-
-def gpus(job: Job) -> str:
-    """Say which GPUs the job asks for."""
-    wanted = job.spec.resources
-    return f"{wanted.gpus} {wanted.gpu_model or ''}".strip() if wanted.gpus else ""
-
-
-def why(job: Job, now: float) -> str:
-    """Say why the job waits, or how it ended."""
-    if job.unreachable_since is not None and not job.phase.ended:
-        return f"unreachable since {ago(job.unreachable_since, now)}"
-    return job.reason.message if job.reason else ""
 
 
 def write_json(value: object) -> None:

@@ -10,12 +10,8 @@ import msgspec
 from ..model.records import decode_cursor
 from ..model.units import format_size
 from . import pictures
+from .describing import printable
 from .protocol import Record
-
-
-def printable(text: str) -> str:
-    """Return *text* on one line, without what would steer the terminal."""
-    return "".join(letter if letter.isprintable() else " " for letter in text)
 
 
 class Terminal:

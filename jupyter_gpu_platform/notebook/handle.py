@@ -13,8 +13,8 @@ from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, cast, overload
 
 from .. import errors
+from ..client import describing
 from ..model import jobs
-from ..model.units import format_duration
 from . import failures
 from .tables import Table
 from .waiting import describe
@@ -282,8 +282,6 @@ class Job(Generic[R]):
 class JobList(Sequence[Job[Any]]):
     """Some jobs, newest first; shows as a table."""
 
-    HEAD = ("id", "name", "phase", "GPUs", "cluster", "created", "ran", "why")
-
     def __init__(self, found: Sequence[Job[Any]]) -> None:
         self._jobs = list(found)
 
@@ -300,22 +298,13 @@ class JobList(Sequence[Job[Any]]):
     @property
     def table(self) -> Table:
         now = time.time()
-        return Table(self.HEAD, [_row(job._job, now) for job in self._jobs], empty="no jobs")
+        return Table(describing.HEAD, [describing.row(job._job, now) for job in self._jobs], empty="no jobs")
 
     def __repr__(self) -> str:
         return repr(self.table)
 
     def _repr_html_(self) -> str:
         return self.table._repr_html_()
-
-
-def _row(job: jobs.Job, now: float) -> tuple[str, ...]:
-    resources = job.spec.resources
-    gpus = f"{resources.gpus} {resources.gpu_model or ''}".strip() if resources.gpus else "-"
-    ran = "" if job.started is None else format_duration((job.ended or now) - job.started)
-    created = f"{format_duration(max(now - job.created, 0))} ago"
-    why = job.reason.message if job.reason else ""
-    return (job.id, job.spec.name or "-", str(job.phase), gpus, job.cluster or "-", created, ran, why)
 
 
 def _terminal(job_id: str) -> Terminal:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shlex
 import subprocess
 import sys
 from collections.abc import Container, Mapping, Sequence
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import msgspec
 
 from .. import errors
+from ..client import describing
 from ..client.options import nearest
 from ..client.specifying import Options, specify
 from ..model import placement
@@ -240,16 +240,10 @@ def _sent(captured: Capture) -> list[tuple[str, str]]:
 
 
 def _source(source: Source) -> str:
-    match source:
-        case Cell(code=code):
-            lines = len(code.strip().splitlines())
-            return f"this cell ({lines} line{'s' * (lines != 1)})"
-        case Script(path=path, args=args):
-            return shlex.join(("python", path, *args))
-        case Command(argv=argv):
-            return shlex.join(argv)
-        case _:
-            return "a function"
+    if isinstance(source, Cell):
+        lines = len(source.code.strip().splitlines())
+        return f"this cell ({lines} line{'s' * (lines != 1)})"
+    return describing.source(source)
 
 
 def _asked(spec: JobSpec) -> list[tuple[str, str]]:

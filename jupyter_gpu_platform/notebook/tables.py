@@ -5,6 +5,8 @@ from __future__ import annotations
 import html
 from collections.abc import Sequence
 
+from ..client.describing import printable
+
 
 class Table:
     """Rows under a head; the result of ``%gpu jobs`` and its like.
@@ -23,9 +25,7 @@ class Table:
     def __repr__(self) -> str:
         if not self.rows:
             return self._empty
-        lines = [
-            [_printable(cell) for cell in row] for row in (tuple(title.upper() for title in self.head), *self.rows)
-        ]
+        lines = [[printable(cell) for cell in row] for row in (tuple(title.upper() for title in self.head), *self.rows)]
         widths = [max(len(line[column]) for line in lines) for column in range(len(self.head))]
         return "\n".join("  ".join(map(str.ljust, line, widths)).rstrip() for line in lines)
 
@@ -38,8 +38,3 @@ class Table:
             for row in self.rows
         )
         return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
-
-
-def _printable(text: str) -> str:
-    """Return *text* on one line, without what would steer a terminal."""
-    return "".join(letter if letter.isprintable() else " " for letter in text)

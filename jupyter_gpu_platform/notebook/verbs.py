@@ -10,10 +10,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from .. import errors
-from ..client import local
+from ..client import describing, local
 from ..client.options import nearest
-from ..model.jobs import ENDED, Attempt, Cell, Command, Function, Job, Phase, Script
-from ..model.units import format_duration, format_size
+from ..model.jobs import ENDED, Attempt, Job, Phase
 from . import handle
 from .config import GpuMagics
 from .tables import Table
@@ -205,46 +204,10 @@ def _usage(verb: str, words: list[str], known: tuple[str, ...] = ()) -> errors.I
     )
 
 
-def source_line(job: Job) -> str:
-    """Say in one line what the job runs."""
-    match job.spec.source:
-        case Command(argv=argv):
-            return shlex.join(argv)
-        case Script(path=path, args=args):
-            return shlex.join(("python", path, *args))
-        case Function(qualname=qualname):
-            return f"{qualname}(…)"
-        case Cell(code=code):
-            lines = code.strip().splitlines() or [""]
-            return lines[0][:60] + (f" … ({len(lines)} lines)" if len(lines) > 1 else "")
-
-
-def _gpus(job: Job) -> str:
-    resources = job.spec.resources
-    return f"{resources.gpus} {resources.gpu_model or ''}".strip() if resources.gpus else "-"
-
-
 def _facts(job: Job, attempts: tuple[Attempt, ...], now: float) -> list[tuple[str, str]]:
-    resources = job.spec.resources
-    ran = "" if job.started is None else format_duration((job.ended or now) - job.started)
-    rows = [
-        ("job", job.id),
-        ("name", job.spec.name),
-        ("phase", job.phase + (" (asked to end)" if job.cancel_requested and not job.phase.ended else "")),
-        ("why", job.reason.message if job.reason else ""),
-        ("runs", source_line(job)),
-        ("owner", f"{job.owner} (project {job.project})"),
-        ("cluster", job.cluster or ""),
-        ("gpus", _gpus(job)),
-        ("cpus", f"{resources.cpus:g}" if resources.cpus else ""),
-        ("memory", format_size(resources.memory) if resources.memory else ""),
-        ("age", format_duration(max(now - job.created, 0))),
-        ("ran", ran),
-        ("exit code", "" if job.exit_code is None else str(job.exit_code)),
-        ("labels", " ".join(f"{key}={value}" for key, value in job.spec.labels.items())),
-    ]
+    rows = describing.facts(job, now)
     for attempt in attempts:
         gpus = f" on {' '.join(attempt.gpus)}" if attempt.gpus else ""
         why = f": {attempt.reason.message}" if attempt.reason else ""
         rows.append((f"attempt {attempt.number}", f"{attempt.state} at {attempt.cluster}{gpus}{why}"))
-    return [(name, text) for name, text in rows if text]
+    return rows
