@@ -1,4 +1,4 @@
-"""Upkeep: moving the output of ended jobs into sealed segments, and removing objects that nobody needs.
+"""Moving the output of ended jobs into sealed segments.
 
 One replica does it, the one that plans. It follows the change log for jobs that end, and waits a while with each, since
 a job's output is read most just after its end. What ended while nobody sealed is found once, when a replica takes over.
@@ -26,8 +26,6 @@ log = logging.getLogger(__name__)
 
 #: seconds that output stays in the database after its job's end
 HOT_SECONDS = 60.0
-#: seconds between sweeps of objects
-SWEEP = 3600.0
 #: seconds between looks that nothing woke: for the lease, and for what is due
 TICK = 5.0
 PAGE = 500
@@ -47,7 +45,6 @@ class Sealer:
         self._due: list[tuple[float, str]] = []
         #: position in the change log; None while another replica seals
         self._position: int | None = None
-        self._swept = 0.0
 
     def start(self) -> None:
         self._task = asyncio.create_task(self._run(), name="sealer")
@@ -85,9 +82,6 @@ class Sealer:
             self._note(msgspec.json.decode(row.payload, type=Job))
         self._position = page.next
         await self._seal_due()
-        if self._services.now() - self._swept >= SWEEP:
-            self._swept = self._services.now()
-            await self._services.objects.sweep()
         if not page.items:
             await self._services.feed.wait(self._position, TICK)
 

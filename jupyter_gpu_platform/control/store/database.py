@@ -6,6 +6,7 @@ writer. PostgreSQL: one database; the two sets of tables never share a lock.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import secrets
 import sqlite3
@@ -180,6 +181,25 @@ class Database:
         """Give a snapshot of the output lane."""
         with self._output_reads.connect() as connection, connection.begin():
             yield connection
+
+    def checkpoint(self) -> int:
+        """Write SQLite's logs back into its files as far as no reader needs them; returns the bytes they have left.
+
+        It waits for nobody: where a reader or the writer is in the way, the next look goes on.
+        """
+        left = 0
+        for engine in (self._control, self._output) if self.is_sqlite else ():
+            path = Path(f"{engine.url.database}-wal")
+            with (
+                contextlib.suppress(sqlite3.OperationalError),
+                contextlib.closing(sqlite3.connect(str(engine.url.database), timeout=0)) as connection,
+            ):
+                connection.execute("PRAGMA wal_checkpoint(PASSIVE)").close()
+                if path.exists() and path.stat().st_size > _KEPT_WAL:
+                    # What is left is little by now, so the writer is held up for a moment at most.
+                    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").close()
+            left += path.stat().st_size if path.exists() else 0
+        return left
 
     def notify(self, connection: Connection, channel: str, payloads: list[str]) -> None:
         """Tell the other replicas, at this transaction's commit. With SQLite there are none."""

@@ -59,6 +59,11 @@ class OutputLane:
         limits = Limits(batch_items=256, batch_weight=8 * 2**20, items=100_000, weight=queue_bytes)
         self._batches = BatchThread[_LogOperation | _Alone]("output-writer", self._handle, limits)
 
+    @property
+    def lane(self) -> BatchThread[Any]:
+        """The queue and its thread, for figures."""
+        return self._batches
+
     async def close(self) -> None:
         """Commit what waits, then end the threads."""
         await self._batches.close()
@@ -107,14 +112,23 @@ class OutputLane:
     async def unsealed(self) -> list[str]:
         """List the jobs that have output in the database, running ones included."""
         query = select(tables.output_chunk.c.job).distinct()
-        return list(await self._query(lambda connection: connection.execute(query).scalars().all()))
+        return list(await self.look(lambda connection: connection.execute(query).scalars().all()))
 
-    async def delete(self, job: str) -> None:
-        """Remove all of a job's output; its streams take nothing more."""
-        names = cast("list[str]", await self._batches.submit(lambda connection: _delete(connection, job)))
-        for name in names:
+    async def delete(self, *jobs: str) -> None:
+        """Remove all output of these jobs; their streams take nothing more."""
+
+        def remove(connection: Connection) -> list[str]:
+            # In the order of their names, so that two replicas never deadlock.
+            return [name for job in sorted(jobs) for name in _delete(connection, job)]
+
+        for name in await self.change(remove):
             await self._ask(lambda name=name: self._segments.delete(name))  # type: ignore[misc]  # mypy can't type a lambda's default
-        self._database.outputs.wake(job)
+        for job in jobs:
+            self._database.outputs.wake(job)
+
+    async def change(self, work: Callable[[Connection], T]) -> T:
+        """Run *work* in a transaction of its own, on the writer's thread: it holds up everybody else."""
+        return cast("T", await self._batches.submit(work))
 
     # --- reading -----------------------------------------------------------------------------------------------
 
@@ -124,7 +138,7 @@ class OutputLane:
         query = select(row.next_seq).where(
             row.job == key.job, row.attempt == key.attempt, row.replica == key.replica, row.execution == key.execution
         )
-        return int(await self._query(lambda connection: connection.execute(query).scalar() or 1))
+        return int(await self.look(lambda connection: connection.execute(query).scalar() or 1))
 
     async def read(
         self, job: str, after: int = 0, limit_records: int = 1000, limit_bytes: int = 2**20
@@ -139,7 +153,7 @@ class OutputLane:
         """Return how many records a job's log has, and their bytes."""
         row = tables.output_job.c
         query = select(row.records, row.size).where(row.job == job)
-        found = await self._query(lambda connection: connection.execute(query).first())
+        found = await self.look(lambda connection: connection.execute(query).first())
         return (int(found[0]), int(found[1])) if found else (0, 0)
 
     async def wait(self, job: str, after: int, timeout: float) -> bool:
@@ -207,7 +221,9 @@ class OutputLane:
             raise errors.Unavailable("the store is being closed", hint="Try again in a moment.") from None
         return await answer
 
-    async def _query(self, question: Callable[[Connection], T]) -> T:
+    async def look(self, question: Callable[[Connection], T]) -> T:
+        """Run *question* in a snapshot of the lane's tables."""
+
         def ask() -> T:
             with translated(), self._database.read_output() as connection:
                 return question(connection)

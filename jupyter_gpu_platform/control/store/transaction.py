@@ -18,6 +18,7 @@ from sqlalchemy import (
     func,
     insert,
     select,
+    tuple_,
     update,
 )
 
@@ -28,6 +29,8 @@ from .tables import PAYLOAD_VERSION, upsert
 
 S = TypeVar("S", bound=msgspec.Struct)
 
+#: Keys of `meta` under which readers hold the change log.
+_HOLDS = "reader:"
 _OPEN = (AttemptState.PLACED, AttemptState.RUNNING)
 _encode = msgspec.json.Encoder().encode
 _job = msgspec.json.Decoder(Job).decode
@@ -219,9 +222,11 @@ class Transaction:
         values = {"owner": owner, "key": key, "digest": digest, "answer": answer, "created": self._clock()}
         self.connection.execute(insert(tables.remembered), values)
 
-    def trim_remembered(self, before: float) -> int:
-        """Forget the answers given before this time; returns how many."""
-        return self.connection.execute(delete(tables.remembered).where(tables.remembered.c.created < before)).rowcount
+    def trim_remembered(self, before: float, limit: int = 1000) -> int:
+        """Forget so many of the answers given before this time; returns how many."""
+        row = tables.remembered.c
+        old = select(row.owner, row.key).where(row.created < before).limit(limit)
+        return self.connection.execute(delete(tables.remembered).where(tuple_(row.owner, row.key).in_(old))).rowcount
 
     # --- clusters and agents -----------------------------------------------------------------------------------
 
@@ -362,9 +367,18 @@ class Transaction:
         value = self.connection.execute(select(tables.meta.c.value).where(tables.meta.c.key == "trimmed")).scalar()
         return int(value or 0)
 
+    def hold_changes(self, reader: str, position: int) -> None:
+        """Keep the changes after *position* for a reader that must not miss one; who may list again needs none of it."""
+        upsert(self.connection, tables.meta, {"key": f"{_HOLDS}{reader}", "value": str(position)})
+
     def trim_changes(self, before_id: int) -> int:
-        """Remove the changes with smaller ids; a reader that has not read them gets Gone. Returns how many."""
-        row = tables.change.c
+        """Remove the changes with smaller ids, as far as no reader holds them; who has not read them gets Gone.
+
+        Returns how many.
+        """
+        row, holds = tables.change.c, tables.meta.c
+        held = self.connection.execute(select(holds.value).where(holds.key.startswith(_HOLDS))).scalars()
+        before_id = min([before_id, *(int(position) + 1 for position in held)])
         last = self.connection.execute(select(func.max(row.id)).where(row.id < before_id)).scalar()
         if last is None:
             return 0

@@ -1,0 +1,135 @@
+"""What retention asks of the store, each small enough to share a transaction with everybody else's changes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from sqlalchemy import Connection, and_, delete, func, or_, select, text
+from sqlalchemy.sql.elements import ColumnElement
+
+from . import tables
+from .transaction import Transaction
+
+_job = tables.job.c
+_object, _held = tables.stored_object.c, tables.job_object.c
+
+
+class Ended(NamedTuple):
+    """An ended job's place in the order in which jobs go."""
+
+    ended: float
+    id: str
+
+
+#: before every job
+OLDEST = Ended(0.0, "")
+
+
+class FileUse(NamedTuple):
+    """What a database takes on its disk, bytes."""
+
+    total: int
+    #: given back by and by, or used again
+    free: int
+
+
+def ended(tx: Transaction, before: float, limit: int, after: Ended = OLDEST) -> list[Ended]:
+    """List jobs that ended before a time, the one that ended first at the front."""
+    return _listed(tx, before, limit, after, _job.ended.is_not(None))
+
+
+def ended_with_objects(tx: Transaction, before: float, limit: int) -> list[Ended]:
+    """List jobs that ended before a time and hold objects, the one that ended first at the front."""
+    return _listed(tx, before, limit, OLDEST, select(_held.job).where(_held.job == _job.id).exists())
+
+
+def _listed(tx: Transaction, before: float, limit: int, after: Ended, which: ColumnElement[bool]) -> list[Ended]:
+    beyond = or_(_job.ended > after.ended, and_(_job.ended == after.ended, _job.id > after.id))
+    query = select(_job.ended, _job.id).where(_job.ended < before, _job.ended >= after.ended, beyond, which)
+    return [Ended(*row) for row in tx.connection.execute(query.order_by(_job.ended, _job.id).limit(limit))]
+
+
+def count_ended(tx: Transaction) -> int:
+    return int(tx.connection.execute(select(func.count()).where(_job.ended.is_not(None))).scalar_one())
+
+
+def held_bytes(tx: Transaction) -> int:
+    """Return the bytes of all objects that some job holds."""
+    same = and_(_object.organisation == _held.organisation, _object.owner == _held.owner)
+    held = select(_held.job).where(same, _object.digest == _held.digest).exists()
+    return int(tx.connection.execute(select(func.sum(_object.size)).where(held)).scalar() or 0)
+
+
+def delete_jobs(tx: Transaction, jobs: Sequence[Ended]) -> list[str]:
+    """Delete those that ended when they are said to have: who was tried again meanwhile stays."""
+    unchanged = select(_job.id).where(or_(*(and_(_job.id == job.id, _job.ended == job.ended) for job in jobs)))
+    ids = list(tx.connection.execute(unchanged).scalars())
+    return [job_id for job_id in ids if tx.delete_job(job_id)]
+
+
+def end_of_old_changes(tx: Transaction, before: float, keep: int, limit: int) -> int:
+    """Return the id up to which the oldest *limit* changes may go: by their time, or since more than *keep* follow."""
+    row = tables.change.c
+    beyond = tx.revision() - keep
+    rows = tx.connection.execute(select(row.id, row.time).order_by(row.id).limit(limit)).all()
+    end = 0
+    for found in rows:
+        if found.time >= before and found.id > beyond:
+            break
+        end = found.id
+    return end
+
+
+def delete_leftovers(tx: Transaction, before: float) -> int:
+    """Remove join tokens and replicas' leases that ran out before a time: no replica uses another's name again."""
+    token, lease = tables.join_token, tables.lease
+    tokens = tx.connection.execute(delete(token).where(token.c.expires < before)).rowcount
+    dead = lease.c.name.startswith("replica:"), lease.c.expires < before
+    return tokens + tx.connection.execute(delete(lease).where(*dead)).rowcount
+
+
+def unknown_jobs(tx: Transaction, ids: Sequence[str]) -> set[str]:
+    """Return which of these jobs are not in the store."""
+    return set(ids) - set(tx.connection.execute(select(_job.id).where(_job.id.in_(ids))).scalars())
+
+
+# --- the output lane
+
+
+def output_bytes(connection: Connection) -> int:
+    """Return the bytes of all output as it was written, before compression."""
+    return int(connection.execute(select(func.sum(tables.output_job.c.size))).scalar() or 0)
+
+
+def output_sizes(connection: Connection, jobs: Sequence[str]) -> dict[str, int]:
+    row = tables.output_job.c
+    return {found.job: found.size for found in connection.execute(select(row.job, row.size).where(row.job.in_(jobs)))}
+
+
+def jobs_with_output(connection: Connection, after: str, limit: int) -> list[str]:
+    """List, in the order of their names, the jobs beyond *after* that have a log."""
+    row = tables.output_job.c
+    return list(connection.execute(select(row.job).where(row.job > after).order_by(row.job).limit(limit)).scalars())
+
+
+# --- the files
+
+
+def file_use(connection: Connection) -> FileUse:
+    if connection.dialect.name != "sqlite":
+        size = connection.execute(text("SELECT pg_database_size(current_database())")).scalar_one()
+        return FileUse(int(size), 0)
+    page, total, free = (_pragma(connection, name) for name in ("page_size", "page_count", "freelist_count"))
+    return FileUse(page * total, page * free)
+
+
+def give_back(connection: Connection, pages: int) -> int:
+    """Have SQLite give up to so many free pages back to the disk; returns how many it gave."""
+    before = _pragma(connection, "page_count")
+    connection.exec_driver_sql(f"PRAGMA incremental_vacuum({pages})").close()
+    return before - _pragma(connection, "page_count")
+
+
+def _pragma(connection: Connection, name: str) -> int:
+    return int(connection.exec_driver_sql(f"PRAGMA {name}").scalar_one())
