@@ -19,6 +19,7 @@ from traitlets import Float, Int
 from traitlets.config import Configurable
 
 from .. import errors
+from .metrics import counted
 from .store import aging
 from .store.aging import Ended
 
@@ -130,7 +131,8 @@ class Keeper:
         while True:
             try:
                 if self._leads():
-                    await self.run_once()
+                    with counted(self._services.metrics.loop("retention")):
+                        await self.run_once()
             except errors.GpuPlatformError as error:
                 log.warning("retention was put off: %s", error)
             except Exception:  # it must not end by a bug in one pass
@@ -183,7 +185,7 @@ class Keeper:
             over -= len(jobs)
 
     async def _jobs_by_output(self) -> None:
-        """Remove jobs, the one that ended first at the front, until the output of the others fits. Who has none stays."""
+        """Remove jobs with output, the one that ended first at the front, until the others' output fits."""
         if not self._policy.output_bytes:
             return
         output = self._services.output
