@@ -60,6 +60,9 @@ class _Socket:
     """An open WebSocket, which knows when it is closed."""
 
     def __init__(self, connection: WebSocketClientConnection) -> None:
+        # Tornado leaves Nagle's algorithm on: a claim would wait up to 40 ms for the answer to what was sent before it.
+        if connection.protocol is not None:
+            connection.protocol.set_nodelay(True)
         self._connection = connection
         self._closed = False
 
