@@ -80,6 +80,9 @@ class ExecutorSettings:
     state_dir: Path
     #: simulate this many GPUs
     fake_gpus: int = 0
+    #: keep so many runners ready, each for so many seconds
+    standby: int = 0
+    standby_seconds: float = 1800.0
     #: what only one kind of executor understands
     options: Mapping[str, str] = field(default_factory=dict)
 

@@ -21,6 +21,9 @@ def parser() -> Parser:
     )
     made.add_argument("--fake-gpus", type=at_least(0), metavar="N", help="pretend to have N GPUs, to try things out")
     made.add_argument(
+        "--standby", type=at_least(0), metavar="N", help="keep N runners ready for the next cells (default: 1)"
+    )
+    made.add_argument(
         "--idle-exit", type=at_least(0), metavar="SECONDS", help="stop after so long without jobs; 0: never"
     )
     made.json_option("where it listens")
@@ -29,7 +32,7 @@ def parser() -> Parser:
 
 def main(argv: list[str]) -> int:
     args = parser().parse_args(argv)
-    options = {"--fake-gpus": args.fake_gpus, "--idle-exit": args.idle_exit}
+    options = {"--fake-gpus": args.fake_gpus, "--standby": args.standby, "--idle-exit": args.idle_exit}
     before = local.find()
     wanted = tuple(f"{flag}={number}" for flag, number in options.items() if number is not None)
     found = local.ensure(options=wanted)

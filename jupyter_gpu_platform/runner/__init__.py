@@ -5,5 +5,5 @@ segfault, or a C call that holds the interpreter lock stop neither output nor in
 records, appends them to a spool, and sends them to its agent over HTTP; it stays until all of them are durable.
 
 It is run by folder path with whatever Python the job has (3.8 or newer), so it uses the standard library alone and
-imports nothing of this project: ``python -I RUNNER_FOLDER supervise ATTEMPT_DIR``.
+imports nothing of this project: ``python -I -S RUNNER_FOLDER supervise ATTEMPT_DIR``.
 """

@@ -26,10 +26,10 @@ def _register() -> None:
 
 def main() -> int:
     if len(sys.argv) < 2 or sys.argv[1] not in ("supervise", "worker"):
-        sys.stderr.write("usage: python -I RUNNER_FOLDER supervise ATTEMPT_DIR\n")
+        sys.stderr.write("usage: python -I -S RUNNER_FOLDER supervise ATTEMPT_DIR\n")
         return 2
     _register()
-    part = {"supervise": "supervisor", "worker": "worker"}[sys.argv[1]]
+    part = {"supervise": "launching", "worker": "worker"}[sys.argv[1]]
     return int(importlib.import_module(NAME + "." + part).main(sys.argv[2:]))
 
 

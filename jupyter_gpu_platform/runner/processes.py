@@ -5,7 +5,6 @@ A pid alone names nobody for long. (boot id, pid, start time) does, and is what 
 
 from __future__ import annotations
 
-import ctypes
 import os
 import signal
 import time
@@ -20,6 +19,8 @@ MARKER = "JGP_INCARNATION"
 
 def prctl(option: int, value: Any) -> None:
     """Call prctl(2); no wrapper for it exists in the standard library."""
+    import ctypes  # takes longer than all else here, and is needed only after the worker was started
+
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.prctl(option, ctypes.c_ulong(value), 0, 0, 0) != 0:
         raise OSError(ctypes.get_errno(), "prctl")

@@ -26,11 +26,15 @@ def make(writer: framing.Writer, asking: Asking) -> Any:
     # A cell imports from its working directory first, as in a notebook.
     if "" not in sys.path:
         sys.path.insert(0, "")
+    return preload()(writer, asking)
+
+
+def preload() -> Any:
+    """Import the shell's class and return it: what takes long, and is the same for every job."""
     try:
-        kernel_shell = importlib.import_module(__package__ + ".kernel_shell")
+        return importlib.import_module(__package__ + ".kernel_shell").KernelShell
     except ImportError:
-        return importlib.import_module(__package__ + ".plain_shell").PlainShell(writer, asking)
-    return kernel_shell.KernelShell(writer, asking)
+        return importlib.import_module(__package__ + ".plain_shell").PlainShell
 
 
 def without_our_frames(frames: Any) -> Any:

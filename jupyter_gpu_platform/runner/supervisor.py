@@ -1,7 +1,7 @@
 """The process that outlives the user's code: it starts it, records what it shows, stops it, and reports its end.
 
-One life: lock the attempt's directory → start the worker while the claim is asked for and values are fetched →
-release the user's code once the claim is granted and they are there → record until the worker has ended → kill what
+One life, after `launching` has taken the attempt's directory and started the worker: ask for the claim and fetch values
+→ release the user's code once the claim is granted and they are there → record until the worker has ended → kill what
 is left of its tree → upload the values that it kept → write the exit record → send everything until it is durable →
 report the end → exit.
 """
@@ -9,14 +9,10 @@ report the end → exit.
 from __future__ import annotations
 
 import collections
-import errno
-import fcntl
-import json
 import os
 import select
 import shutil
 import signal
-import subprocess
 import sys
 import time
 from typing import Any, Callable
@@ -24,44 +20,19 @@ from typing import Any, Callable
 from . import framing, processes
 from .asking import Control
 from .ending import end_reason, reason
+from .launching import PIPE, Worker, write_json
 from .link import Link
 from .recorder import Recorder
 from .spool import Spool
 from .transfers import Transfers
 
 VERSION = "1"
-#: read from a pipe at once, and the size that pipes are made (bytes)
-PIPE = 2**20
-_F_SETPIPE_SZ = 1031
 #: seconds between tries while the disk is full
 FULL_PAUSE = 0.5
 #: of what a worker that can't start says, this much goes into the reason (bytes)
 LAST_WORDS = 2000
 #: seconds between tries to write to a worker that doesn't read
 DOWN_PAUSE = 0.05
-#: kinds of jobs that run in a shell of ours, not as a program
-IN_SHELL = ("cell", "function")
-
-
-def write_json(path: str, value: Any) -> None:
-    """Replace a file atomically; readable by its owner only."""
-    temporary = "%s.%d" % (path, os.getpid())
-    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    with os.fdopen(fd, "w") as file:
-        json.dump(value, file)
-    os.replace(temporary, path)
-
-
-def large_pipe() -> tuple[int, int]:
-    """Make a pipe that holds as much as this user may have."""
-    read, write = os.pipe()
-    for size in (PIPE, PIPE // 4):
-        try:
-            fcntl.fcntl(write, _F_SETPIPE_SZ, size)
-            break
-        except OSError:
-            continue
-    return read, write
 
 
 class DirectoryGone(Exception):
@@ -69,28 +40,24 @@ class DirectoryGone(Exception):
 
 
 class Supervisor:
-    def __init__(self, folder: str) -> None:
+    """Supervises one attempt.
+
+    :param given: its ``spec.json``.
+    """
+
+    def __init__(self, folder: str, given: dict[str, Any], incarnation: str, worker: Worker) -> None:
         self.folder = folder
-        with open(os.path.join(folder, "spec.json")) as file:
-            self.given = json.load(file)
-        self.spec = self.given["spec"]
+        self.given = given
+        self.spec = given["spec"]
         self.kind = self.spec["source"]["type"]
         self.limits = self.spec.get("limits") or {}
-        pid = os.getpid()
-        start = processes.start_time(pid) or 0
-        boot = processes.boot_id()
-        self.incarnation = "%s-%d-%d" % (boot[:8], pid, start)
-        write_json(
-            os.path.join(folder, "supervisor.json"),
-            {"pid": pid, "pid_start": start, "boot_id": boot, "incarnation": self.incarnation},
-        )
+        self.incarnation = incarnation
         self.selector = select.poll()
         self.wake_read, self.wake_write = os.pipe()
         for fd in (self.wake_read, self.wake_write):
             os.set_blocking(fd, False)
         self.spool = Spool(os.path.join(folder, "spool"))
         self.recorder = Recorder(self.spool)
-        given = self.given
         path = "/v1/attempts/%s/%d/%d" % (given["job"], given["attempt"], given.get("replica", 0))
         self.link = Link(given["socket"], given["token"], path, self.incarnation, self.spool, self.wake)
         self.transfers = Transfers(self.link, os.path.join(folder, "objects"))
@@ -105,16 +72,19 @@ class Supervisor:
         self.frames = framing.Reader()
         #: the worker's pipes that are still open: fd → what is done with its bytes
         self.sources: dict[int, Callable[[bytes], None]] = {}
-        self.popen: subprocess.Popen[bytes] | None = None
-        self.worker = 0
+        self._listen(worker.frames, self._take_frames)
+        self._listen(worker.out, lambda data: self._take_text("stdout", data))
+        self._listen(worker.err, lambda data: self._take_text("stderr", data))
+        self.control = Control(worker.control)
+        self.popen = worker.popen
+        self.worker = 0 if worker.popen is None else worker.popen.pid
         self.status: int | None = None
-        self.control = Control()
         self.ready = False
         self.started = False
         self.claimed = False
         self.released = False
         #: why the user's code could not begin: (code, message)
-        self.failure: tuple[str, str] | None = None
+        self.failure = worker.failure
         self.raised: tuple[str, str] | None = None
         #: why the user's code is being ended by us
         self.stopping: dict[str, Any] | None = None
@@ -146,7 +116,6 @@ class Supervisor:
     def run(self) -> None:
         processes.prctl(processes.PR_SET_CHILD_SUBREAPER, 1)
         self._handle_signals()
-        self._start_worker()
         self.link.start(VERSION)
         for digest, size in self.missing.items():
             self.transfers.fetch(digest, size)
@@ -170,59 +139,10 @@ class Supervisor:
     def _on_sigterm(self, *_: Any) -> None:
         self.terminated = True
 
-    def _pipe(self, consume: Callable[[bytes], None]) -> int:
-        read, write = large_pipe()
-        os.set_blocking(read, False)
-        self.sources[read] = consume
-        self.selector.register(read, select.POLLIN)
-        return write
-
-    def _start_worker(self) -> None:
-        frames = self._pipe(self._take_frames)
-        out = self._pipe(lambda data: self._take_text("stdout", data))
-        err = self._pipe(lambda data: self._take_text("stderr", data))
-        control, down = large_pipe()
-        self.control = Control(down)
-        # A script's own interpreter replaces the worker, which may therefore be ours, without its site packages.
-        head = [self.given["python"]] if self.kind in IN_SHELL else [sys.executable, "-I", "-S"]
-        here = os.path.dirname(os.path.abspath(__file__))
-        argv = [*head, here, "worker", self.kind, str(control), str(frames), str(os.getpid())]
-        try:
-            self.popen = subprocess.Popen(
-                argv,
-                stdin=subprocess.DEVNULL,
-                stdout=out,
-                stderr=err,
-                cwd=self.given.get("workdir") or None,
-                env=self._environment(),
-                pass_fds=(control, frames),
-                start_new_session=True,
-            )
-            self.worker = self.popen.pid
-        except (OSError, ValueError) as error:
-            self.failure = ("start_failed", "can't start %s: %s" % (head[0], error))
-        finally:
-            for fd in (frames, out, err, control):
-                os.close(fd)
-
-    def _environment(self) -> dict[str, str]:
-        # A platform that runs in a job has that job's own names in its environment.
-        env = {name: value for name, value in os.environ.items() if not name.startswith("JGP_")}
-        home = os.path.dirname(self.given["python"] or "")
-        if home:  # `python`, `pip` and what it has installed are the interpreter's own, as in an activated environment
-            env["PATH"] = os.pathsep.join(filter(None, [home, env.get("PATH")]))
-        env.update(self.spec.get("env") or {})
-        if self.kind not in IN_SHELL:
-            env.setdefault("PYTHONUNBUFFERED", "1")  # what was printed shows at once, and survives a crash
-        env["JGP_JOB_ID"] = self.given["job"]
-        env["JGP_ATTEMPT"] = str(self.given["attempt"])
-        env[processes.MARKER] = self.incarnation
-        gpus = self.given.get("gpus")
-        if gpus is not None:
-            env["CUDA_VISIBLE_DEVICES"] = ",".join(gpu["uuid"] for gpu in gpus)
-            if self._fake_gpus():
-                env["JUPYTER_GPU_FAKE"] = "1"
-        return env
+    def _listen(self, fd: int, consume: Callable[[bytes], None]) -> None:
+        os.set_blocking(fd, False)
+        self.sources[fd] = consume
+        self.selector.register(fd, select.POLLIN)
 
     def _fake_gpus(self) -> int:
         return sum(1 for gpu in self.given.get("gpus") or () if gpu.get("fake"))
@@ -274,15 +194,15 @@ class Supervisor:
             self.killing = True
             self._signal_tree(signal.SIGKILL)
 
-    def _reap(self) -> None:
-        """Collect the dead: the worker, and orphans, whose parent we are as subreaper."""
+    def _reap(self) -> bool:
+        """Collect the dead: the worker, and orphans, whose parent we are as subreaper; returns whether any are left."""
         while True:
             try:
                 pid, status = os.waitpid(-1, os.WNOHANG)
             except ChildProcessError:
-                return
+                return False
             if pid == 0:
-                return
+                return True
             if self.popen is not None and pid == self.worker:
                 self.status = status
                 self.popen.returncode = status  # it must not wait for a pid that may be another's by then
@@ -519,7 +439,8 @@ class Supervisor:
                 self._read(fd)
             time.sleep(seconds)
 
-        left = processes.kill_all(self._tree, pause=pause)
+        # Without a child there is no descendant either: an orphan would be our child.
+        left = processes.kill_all(self._tree, pause=pause) if self._reap() else []
         self._reap()
         while self.sources and not self.recorder.blocked and self._read_all():
             pass
@@ -569,19 +490,14 @@ class Supervisor:
             self._events()
 
 
-def main(argv: list[str]) -> int:
-    """Supervise the attempt whose directory is given; returns the process's exit status."""
-    folder = os.path.abspath(argv[0])
-    lock = os.open(os.path.join(folder, "supervisor.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
-            raise
-        return 3  # the attempt has a supervisor already
-    if os.path.exists(os.path.join(folder, "supervisor.json")):
-        return 3  # it had one: what it ran must never be run twice
-    supervisor = Supervisor(folder)
+def supervise(folder: str, given: dict[str, Any], incarnation: str, worker: Worker, told: Any = None) -> int:
+    """See an attempt through whose directory is ours and whose worker has started; returns the exit status.
+
+    :param told: what a worker from standby has to be told of it; see `becoming`.
+    """
+    supervisor = Supervisor(folder, given, incarnation, worker)
+    if told is not None:
+        supervisor.control.send(told)
     try:
         supervisor.run()
     except (DirectoryGone, FileNotFoundError):

@@ -84,5 +84,16 @@ def main(argv: list[Any]) -> int:
     _die_with_parent(parent)
     os.set_inheritable(frames, False)
     writer = framing.Writer(frames)
+    asking = Asking(control, writer)
+    if kind == "standby":
+        from .becoming import become
+
+        try:
+            kind = become(asking, argv[1:])
+        except OSError as error:
+            writer.send(type="start_failed", code="start_failed", message="can't begin in its directory: %s" % error)
+            return 1
+    if kind is None:
+        return 1
     run = _run_in_shell if kind in ("cell", "function") else _run_program
-    return run(Asking(control, writer), writer)
+    return run(asking, writer)

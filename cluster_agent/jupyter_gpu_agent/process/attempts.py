@@ -19,6 +19,7 @@ import msgspec
 from jupyter_gpu_platform.model.jobs import Reason
 from jupyter_gpu_platform.model.lifecycle import Report
 from jupyter_gpu_platform.runner import processes as runner_processes
+from jupyter_gpu_platform.runner.launching import IN_SHELL
 from jupyter_gpu_platform.runner.recorder import Recorder
 from jupyter_gpu_platform.runner.spool import Spool
 
@@ -75,11 +76,20 @@ class AttemptFolder:
         self.path.mkdir(mode=0o700, exist_ok=True)
         _write(self.path / "spec.json", json.dumps(given).encode())
 
+    def _given(self) -> dict[str, Any]:
+        content: dict[str, Any] = json.loads((self.path / "spec.json").read_bytes())
+        return content
+
     @property
     def gpus(self) -> set[str]:
         """UUIDs of the GPUs given to it."""
-        given = json.loads((self.path / "spec.json").read_bytes())
-        return {gpu["uuid"] for gpu in given["gpus"]}
+        return {gpu["uuid"] for gpu in self._given()["gpus"]}
+
+    @property
+    def shell_python(self) -> str | None:
+        """The interpreter of a cell or function; None for what brings a program of its own."""
+        given = self._given()
+        return str(given["python"]) if given["spec"]["source"]["type"] in IN_SHELL else None
 
     @property
     def supervisor(self) -> Identity | None:

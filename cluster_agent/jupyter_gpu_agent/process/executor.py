@@ -28,6 +28,7 @@ from ..executors import AgentCore, AttemptKey, ExecutorSettings, OutOfSequence
 from . import gpus, processes
 from .attempts import AttemptFolder, Exit
 from .link_server import LinkServer, private_folder, socket_path
+from .standby import Standby
 
 log = logging.getLogger(__name__)
 
@@ -66,6 +67,7 @@ class ProcessExecutor:
         self._attempts: dict[AttemptKey, AttemptFolder] = {}
         self._tasks: dict[AttemptKey, asyncio.Task[None]] = {}
         self._children: dict[AttemptKey, subprocess.Popen[bytes]] = {}
+        self._standby = Standby(settings.state_dir, settings.standby, settings.standby_seconds)
         self._looking: asyncio.Task[None] | None = None
         self._capacity = Capacity()
 
@@ -90,6 +92,7 @@ class ProcessExecutor:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await self._standby.close()
         await self._link.close()
         for child in self._children.values():
             child.returncode = child.poll() or 0  # it may go on without us: no warning is due
@@ -219,16 +222,22 @@ class ProcessExecutor:
         if folder.exit is not None and folder.supervisor is None:
             return
         if folder.supervisor is None and not folder.starting:
-            child = processes.start_supervisor(folder.path)
-            self._children[folder.key] = child
-            await processes.wait_for_exit(child.pid)
-            child.wait()
+            python = folder.shell_python
+            child = self._standby.take(python, folder.path) if python else None
+            await self._until_exit(folder, child or processes.start_supervisor(folder.path))
+            if child and folder.supervisor is None and not folder.starting:  # it died before it had begun
+                await self._until_exit(folder, processes.start_supervisor(folder.path))
         # A supervisor that another agent started is known by its file, which a starting one is about to write.
         while folder.supervisor is None and folder.starting:  # noqa: ASYNC110 -- it is another process's
             await asyncio.sleep(0.05)
         identity = folder.supervisor
         if identity is not None and identity.alive:
             await processes.wait_for_exit(identity.pid)
+
+    async def _until_exit(self, folder: AttemptFolder, child: subprocess.Popen[bytes]) -> None:
+        self._children[folder.key] = child
+        await processes.wait_for_exit(child.pid)
+        child.wait()
 
     def _on_reported(self, key: AttemptKey) -> None:
         folder = self._attempts.get(key)

@@ -13,6 +13,8 @@ import jupyter_gpu_platform.runner
 from jupyter_gpu_platform.runner import processes as runner_processes
 
 RUNNER = Path(jupyter_gpu_platform.runner.__file__).parent
+#: a supervisor needs the standard library alone
+SUPERVISE = (sys.executable, "-I", "-S", str(RUNNER), "supervise")
 
 #: What jobs get of the agent's own environment; the rest is the platform's business, not theirs.
 INHERITED = [
@@ -63,7 +65,7 @@ def start_supervisor(folder: Path) -> subprocess.Popen[bytes]:
     """Start the supervisor of the attempt in *folder*: in a session of its own, so that it outlives the agent."""
     with (folder / "supervisor.log").open("ab") as log:
         return subprocess.Popen(
-            [sys.executable, "-I", str(RUNNER), "supervise", str(folder)],
+            [*SUPERVISE, str(folder)],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
@@ -71,6 +73,31 @@ def start_supervisor(folder: Path) -> subprocess.Popen[bytes]:
             cwd="/",
             start_new_session=True,
         )
+
+
+def start_standby(python: str, state_dir: Path) -> subprocess.Popen[bytes]:
+    """Start a supervisor that waits for an attempt with this interpreter; `give` names it, and closing stdin ends it.
+
+    :param state_dir: in its command line, so that it can be seen whose it is.
+    """
+    return subprocess.Popen(
+        [*SUPERVISE, "--standby", python, str(state_dir)],
+        stdin=subprocess.PIPE,
+        env=environment(),
+        cwd="/",
+        start_new_session=True,
+    )
+
+
+def give(standby: subprocess.Popen[bytes], folder: Path) -> bool:
+    """Make a supervisor on standby that of the attempt in *folder*; False where it is gone."""
+    assert standby.stdin is not None
+    try:
+        with standby.stdin as line:
+            line.write(os.fsencode(folder) + b"\n")
+    except BrokenPipeError:
+        return False
+    return True
 
 
 async def wait_for_exit(pid: int) -> None:
