@@ -128,7 +128,8 @@ def _gaps(records: list[dict[str, Any]], run: Run, hits: Hits) -> Iterator[str]:
 def _equal(shown: list[str], meant: list[str], records: list[dict[str, Any]], run: Run, hits: Hits) -> Iterator[str]:
     if shown != meant[: len(shown)]:
         first = next(place for place, token in enumerate(shown) if meant[place : place + 1] != [token])
-        yield f"its output differs from the ledger at {first}: {shown[first : first + 3]}, not {meant[first : first + 3]}"
+        here = slice(first, first + 3)
+        yield f"its output differs from the ledger at {first}: {shown[here]}, not {meant[here]}"
         return
     missing = len(meant) - len(shown)
     spooled = hits.supervisors.get(run)

@@ -236,7 +236,7 @@ class Hurting:
 
 async def _stopped(pid: int) -> None:
     with contextlib.suppress(psutil.NoSuchProcess):
-        while psutil.Process(pid).status() not in (psutil.STATUS_STOPPED, psutil.STATUS_ZOMBIE):
+        while psutil.Process(pid).status() not in (psutil.STATUS_STOPPED, psutil.STATUS_ZOMBIE):  # noqa: ASYNC110 -- another process's state
             await asyncio.sleep(0.005)
 
 
@@ -261,7 +261,7 @@ async def _sip(url: str, token: str, path: str, lasts: float) -> None:
                 await loop.sock_connect(sock, (at.hostname, at.port))
                 request = f"GET {path} HTTP/1.1\r\nHost: faults\r\nAuthorization: Bearer {token}\r\n\r\n"
                 await loop.sock_sendall(sock, request.encode())
-                while await loop.sock_recv(sock, 64):
+                while await loop.sock_recv(sock, 64):  # noqa: ASYNC110 -- it is slow on purpose
                     await asyncio.sleep(0.1)
 
 

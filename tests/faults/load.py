@@ -102,7 +102,7 @@ class Load:
             while True:
                 try:
                     async for record in client.follow(job, seen[-1]["cursor"] if seen else ""):
-                        seen.append(record)
+                        seen.append(record)  # noqa: PERF401 -- one by one: the stream may break
                     return
                 except errors.GpuPlatformError as error:
                     self._note(error)
@@ -116,7 +116,7 @@ class Load:
             while True:
                 try:
                     async for row in client.changes(seen[-1] if seen else 0, follow=True):
-                        seen.append(row.id)
+                        seen.append(row.id)  # noqa: PERF401 -- one by one: the stream may break
                 except errors.GpuPlatformError as error:
                     self._note(error)
                     await asyncio.sleep(0.5)
@@ -128,7 +128,7 @@ class Load:
 
     async def watched(self, last: int) -> None:
         """Wait until the followers of the change log have come so far, then end them."""
-        while not all(seen and seen[-1] >= last for seen in self.told.changes):
+        while not all(seen and seen[-1] >= last for seen in self.told.changes):  # noqa: ASYNC110 -- looks at several lists
             await asyncio.sleep(0.05)
         await self.close()
 

@@ -78,7 +78,7 @@ class Platform:
             await proxy.close()
         await asyncio.to_thread(end_all, str(self.root))
         for path in reversed(self.disks.values()):
-            subprocess.run(["umount", "--lazy", str(path)], check=False)
+            await asyncio.to_thread(subprocess.run, ["umount", "--lazy", str(path)], check=False)
 
     # --- what they have in common
 

@@ -61,14 +61,10 @@ class Outcome:
 async def play(seed: int, options: Options) -> Outcome:
     """Run one seed."""
     began = time.monotonic()
-    # Below /tmp itself: PostgreSQL runs as another user, and its socket's path must be short.
-    root = Path(tempfile.mkdtemp(prefix=f"jgp-faults-{seed}-", dir="/tmp"))
-    root.chmod(0o755)
+    root = new_root(f"jgp-faults-{seed}-")
     platform = _platform(seed, root, options)
     outcome = Outcome(seed, ["it did not come to an end"], skipped=platform.skipped)
-    folder = root / "ledger"
-    folder.mkdir()
-    book = Ledger(folder)
+    book = Ledger(root / "ledger")
     load = Load(platform, book, seed, options.jobs, options.records)
     try:
         await platform.start()
@@ -98,6 +94,14 @@ async def play(seed: int, options: Options) -> Outcome:
             shutil.rmtree(root, ignore_errors=True)
     outcome.seconds = time.monotonic() - began
     return outcome
+
+
+def new_root(prefix: str) -> Path:
+    """Make a seed's directory. Below /tmp itself: another user runs PostgreSQL, and its socket's path must be short."""
+    root = Path(tempfile.mkdtemp(prefix=prefix, dir="/tmp"))
+    root.chmod(0o755)
+    (root / "ledger").mkdir()
+    return root
 
 
 class Stuck(Exception):

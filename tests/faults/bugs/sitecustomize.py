@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib.abc
 import importlib.machinery
 import os
@@ -92,7 +93,7 @@ def place_twice(module: ModuleType) -> None:
                     tx.put_job(rows.job)
                     tx.put_attempt(rows.attempt)
 
-        time.sleep(EARLY)
+        await asyncio.sleep(EARLY)
         await self._services.writer.run(again)
 
     module.Planner._write = twice  # type: ignore[attr-defined]
