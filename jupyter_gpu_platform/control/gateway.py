@@ -18,6 +18,7 @@ from ..wire.messages import Answer, BulkHello, Desired, Inspected
 from ..wire.session import HEARTBEAT
 from . import leases
 from .attempts import PAGE, Holder
+from .metrics import counted
 from .problems import Named
 from .relay import PREFIX, Relay, RelayHandler
 from .sockets import BulkSocket, ControlSocket
@@ -126,6 +127,21 @@ class Gateway:
             for agent_id, socket in self._live.items()
         }
 
+    @property
+    def position(self) -> int:
+        """How far the agents were told what the change log says."""
+        return self._position
+
+    def socket_counts(self) -> dict[str, float]:
+        bulk = sum(isinstance(socket, BulkSocket) for socket in self._opened)
+        return {"control": len(self._opened) - bulk, "bulk": bulk}
+
+    def waiting(self) -> dict[str, float]:
+        """How many messages of agents wait for the store."""
+        reports = sum(socket.waiting for socket in self._opened if isinstance(socket, ControlSocket))
+        appends = sum(socket.waiting for socket in self._opened if isinstance(socket, BulkSocket))
+        return {"reports": reports, "appends": appends}
+
     def relay(self) -> Relay:
         if self._relay is None:
             raise errors.Unavailable("this replica is just starting")
@@ -164,6 +180,7 @@ class Gateway:
     def _went_live(self, socket: ControlSocket) -> None:
         older = self._live.get(socket.agent.id)
         self._live[socket.agent.id] = socket
+        self._services.metrics.agent_connections.inc()
         if older is not None:
             self._supersede(older)
         if socket.session.revision < self._position:
@@ -289,7 +306,8 @@ class Gateway:
     async def _forever(self, step: Callable[[], Coroutine[Any, Any, None]]) -> None:
         while True:
             try:
-                await step()
+                with counted(self._services.metrics.loop(f"gateway {step.__name__.lstrip('_')}")):
+                    await step()
             except errors.GpuPlatformError as error:
                 log.warning("%s: %s", step.__name__, error)
                 await asyncio.sleep(1.0)
@@ -353,7 +371,13 @@ class Gateway:
             return lease.holder_url
 
         url = await services.reader.run(look)
-        return await self.relay().ask(url, f"{PREFIX}/{agent_id}/{verb}", body)
+        try:
+            answer = await self.relay().ask(url, f"{PREFIX}/{agent_id}/{verb}", body)
+        except errors.GpuPlatformError:
+            services.metrics.relayed.labels("failed").inc()
+            raise
+        services.metrics.relayed.labels("answered").inc()
+        return answer
 
     async def answer(self, agent_id: str, verb: str, body: bytes) -> bytes:
         """Answer another replica about an agent that is connected here."""

@@ -18,6 +18,7 @@ from .. import errors
 from ..model import lifecycle, placement
 from ..model.jobs import Job, Reason
 from . import leases
+from .metrics import counted
 
 if TYPE_CHECKING:
     from .services import Services
@@ -27,6 +28,8 @@ log = logging.getLogger(__name__)
 
 #: Seconds between looks that nothing woke: for limits that run out, and clusters that fall silent.
 SLOW_TICK = 5.0
+#: Seconds between looks of a standby at whether the one that plans is gone; they ask no database.
+STANDBY_LOOK = 0.5
 #: This many placements, expiries and reasons go into one transaction.
 BATCH = 200
 
@@ -74,15 +77,13 @@ class Planner:
         position, swept = 0, -self._tick
         while True:
             begun = loop.time()
-            slow = begun - swept >= self._tick
+            due = self.epoch is None and self._services.database.first
+            slow = due or begun - swept >= self._tick
             try:
                 if slow:
                     swept = begun
-                    await self._hold()
-                    if self.epoch is not None:
-                        await self._sweep()
-                if self.epoch is not None:
-                    position = await self.plan(refresh=slow)
+                with counted(self._services.metrics.loop("planner")):
+                    position = await self._round(position, slow=slow)
             except errors.GpuPlatformError as error:
                 log.warning("planning was put off: %s", error)
                 self.epoch = None
@@ -93,9 +94,25 @@ class Planner:
             await asyncio.sleep(min(1.0, loop.time() - begun))
             left = max(0.0, self._tick - (loop.time() - swept))
             if self.epoch is None:
-                await asyncio.sleep(left)
+                await self._stand_by(left)
             else:
                 await self._services.feed.wait(position, left)
+
+    async def _round(self, position: int, *, slow: bool) -> int:
+        if slow:
+            await self._hold()
+            if self.epoch is not None:
+                await self._sweep()
+        return position if self.epoch is None else await self.plan(refresh=slow)
+
+    async def _stand_by(self, seconds: float) -> None:
+        """Wait for the next look at the lease, or until the replica that planned is gone."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + seconds
+        while True:
+            await asyncio.sleep(min(STANDBY_LOOK, max(until - loop.time(), 0.0)))
+            if loop.time() >= until or self._services.database.first:
+                return
 
     async def _hold(self) -> None:
         """Take the lease, or renew it."""
@@ -103,7 +120,9 @@ class Planner:
 
         def operation(tx: Transaction) -> int | None:
             # A store in a file has one service at a time, by its lock: a lease in it is a dead one's, not worth a wait.
-            alone = self.epoch is None and services.database.is_sqlite
+            # And of replicas, the one whose connection holds the lock needs no patience either: who planned is gone,
+            # or has lost touch with the store; the new epoch fences what it may still write.
+            alone = self.epoch is None and (services.database.is_sqlite or services.database.first)
             lease = tx.acquire_lease(
                 leases.PLANNER, services.replica_url, services.replica_id, self._ttl, services.now(), force=alone
             )
@@ -176,6 +195,7 @@ class Planner:
         expiring: list[str],
     ) -> None:
         now = self._services.now()
+        retried: list[bool] = []
 
         def unchanged(tx: Transaction, job_id: str) -> Job | None:
             job = tx.job(job_id)
@@ -189,6 +209,7 @@ class Planner:
                 if job is not None and cluster is not None and not cluster.drained:
                     above = max((attempt.number for attempt in tx.attempts(job.id)), default=0)
                     rows = lifecycle.place(job, cluster=place.cluster, now=now, gpus=place.gpus, above=above)
+                    retried.append(rows.attempt.number > 1)
                     tx.put_job(rows.job)
                     tx.put_attempt(rows.attempt)
                     tx.event(job.id, "placed", f"attempt {rows.attempt.number} was given to {place.cluster}")
@@ -203,6 +224,8 @@ class Planner:
                     tx.event(job.id, "failed", ended.reason.message if ended.reason else "")
 
         await self._services.writer.run(operation)
+        for retry in retried:
+            self._services.metrics.placements.labels(str(retry).lower()).inc()
 
     # --- silence -----------------------------------------------------------------------------------------------
 

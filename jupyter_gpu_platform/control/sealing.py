@@ -17,6 +17,7 @@ import msgspec
 
 from .. import errors
 from ..model.jobs import Job
+from .metrics import counted
 from .store.rows import ChangeFilter
 
 if TYPE_CHECKING:
@@ -59,7 +60,8 @@ class Sealer:
     async def _run(self) -> None:
         while True:
             try:
-                await self._step()
+                with counted(self._services.metrics.loop("sealer")):
+                    await self._step()
             except errors.Gone:
                 self._position = None
             except errors.GpuPlatformError as error:

@@ -65,6 +65,7 @@ async def open_services(settings: Settings) -> Services:
     writer = Writer(database, clock=settings.now, queue_limit=limits.max_waiting_writes)
     reader, feed = Reader(database), ChangeFeed(database)
     output = OutputLane(database, settings.segments_url, queue_bytes=limits.max_waiting_output_bytes)
+    metrics, identity = Metrics(), Identity(writer, reader, now=settings.now)
     return Services(
         database=database,
         writer=writer,
@@ -74,9 +75,9 @@ async def open_services(settings: Settings) -> Services:
         objects=Objects(writer, reader, ObjectFiles(settings.objects_url), now=settings.now),
         jobs=Jobs(writer, reader, output, feed, now=settings.now),
         attempts=Attempts(writer, reader, output, now=settings.now),
-        identity=Identity(writer, reader, now=settings.now),
-        metrics=Metrics(),
-        watch=JobWatch(reader, feed),
+        identity=identity,
+        metrics=metrics,
+        watch=JobWatch(reader, feed, metrics, now=settings.now, revoked=identity.forget),
         replica_url=settings.replica_url,
         local=settings.local,
         fake_gpus=settings.fake_gpus,
@@ -96,9 +97,11 @@ class Server:
         self.gateway = Gateway(services)
         services.gateway = self.gateway
         self.planner = Planner(services)
+        services.planner_epoch = lambda: self.planner.epoch
         self.sealer = Sealer(services, lambda: self.planner.epoch is not None)
         self.keeper = Keeper(services, lambda: self.planner.epoch is not None, settings.retention)
         self._http: BoundedServer | None = None
+        self._measuring: asyncio.Task[None] | None = None
         self.url = ""
 
     @classmethod
@@ -131,6 +134,8 @@ class Server:
             [*routes(self.gateway), *specs], websocket_max_message_size=2 * MAX_MESSAGE, **tornado_settings
         )
         self._http = BoundedServer(application, settings.limits)
+        self.services.metrics.watch(self.services, self._http)
+        self._measuring = asyncio.create_task(self.services.metrics.measure_lag(), name="event loop lag")
         self.services.watch.start()
         await self.gateway.start()
         self.planner.start()
@@ -157,6 +162,8 @@ class Server:
         """Drain, send the agents away, give the leases back, commit what waits, and close the store."""
         if not self.activity.stopping:
             await self.drain()
+        if self._measuring is not None:
+            self._measuring.cancel()
         await self.keeper.stop()
         await self.sealer.stop()
         await self.planner.stop()

@@ -49,6 +49,8 @@ class Services:
     replica_id: str = field(default_factory=lambda: secrets.token_hex(8))
     #: where other replicas reach this one; known once it listens
     replica_url: str = ""
+    #: the epoch under which this replica plans; None while another does
+    planner_epoch: Callable[[], int | None] = lambda: None
     version: str = __version__
     #: the platform of one person on one machine, which ends by itself
     local: bool = False

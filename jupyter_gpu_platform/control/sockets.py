@@ -153,6 +153,11 @@ class ControlSocket(_Socket):
                 if waiting is not None and not waiting.done():
                     waiting.set_result(message)
 
+    @property
+    def waiting(self) -> int:
+        """Reports that wait for the store."""
+        return self._reports.qsize()
+
     async def _greet(self, hello: Hello) -> None:
         with self.services.admission.hellos.taken():
             greeted = await self.services.attempts.hello(self.agent.id, hello, self.holder)
@@ -265,6 +270,11 @@ class BulkSocket(_Socket):
             queue.append(message)
             if len(queue) == 1 and self._joined:
                 self.spawn(self._commit(key))
+
+    @property
+    def waiting(self) -> int:
+        """Messages with output that wait for the store."""
+        return sum(map(len, self._streams.values()))
 
     async def _join(self, hello: BulkHello) -> None:
         await self._check(self.agent, hello)

@@ -142,9 +142,6 @@ async def figures(call: Call) -> Reply:
     services = call.services
     services.metrics.log_position.set(await services.reader.position())
     services.metrics.set_jobs(await services.reader.run(metrics.phase_counts))
-    services.metrics.queue.labels("writer").set(services.writer.waiting)
-    if services.gateway is not None:
-        services.metrics.agents.set(len(services.gateway.connected()))
     return Reply(value=services.metrics.text(), headers={"Content-Type": metrics.MEDIA_TYPE})
 
 

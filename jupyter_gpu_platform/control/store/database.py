@@ -118,6 +118,16 @@ class Database:
         self.outputs = Signals()
         self._listener = None if self.is_sqlite else Listener(self)
 
+    @property
+    def first(self) -> bool:
+        """Whether this replica, of those that live, is the one whose connection holds the lock (`Listener`)."""
+        return self._listener is not None and self._listener.first
+
+    @property
+    def reconnects(self) -> int:
+        """How often the listening connection had to be made again."""
+        return max(self._listener.connections - 1, 0) if self._listener is not None else 0
+
     @classmethod
     def open(cls, url: str) -> Database:
         """Open the store at *url*, made or migrated where it has to be.

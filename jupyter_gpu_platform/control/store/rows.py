@@ -10,7 +10,7 @@ from ...model.jobs import Job, Phase
 from ...model.resources import Capacity
 
 Role = Literal["admin", "user", "viewer"]
-ChangeKind = Literal["job", "job.deleted", "attempt", "cluster", "cluster.deleted", "agent"]
+ChangeKind = Literal["job", "job.deleted", "attempt", "cluster", "cluster.deleted", "agent", "token.deleted"]
 
 
 class Cluster(msgspec.Struct, frozen=True, kw_only=True):

@@ -11,6 +11,7 @@ import logging
 import os
 import select
 import threading
+import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,10 @@ OUTPUT_CHANNEL = "jupyter_gpu_output"
 
 #: How often the listener looks into the database even if nobody called, seconds.
 SAFETY_LOOK = 5.0
+#: How often a replica whose connection doesn't hold the lock tries to take it, seconds.
+FIRST_LOOK = 1.0
+#: Key of that advisory lock.
+FIRST_LOCK = 0x6A677033
 
 
 class Signals:
@@ -46,6 +51,12 @@ class Signals:
                 self._waiters[key].discard(waiter)
                 if not self._waiters[key]:
                     del self._waiters[key]
+
+    @property
+    def waiters(self) -> int:
+        """How many wait, for whichever key."""
+        with self._lock:
+            return sum(map(len, self._waiters.values()))
 
     def wake(self, key: str) -> None:
         with self._lock:
@@ -77,6 +88,10 @@ class Position:
             self.newest = position
         self._signals.wake("")
 
+    @property
+    def waiters(self) -> int:
+        return self._signals.waiters
+
     async def wait(self, after: int, timeout: float) -> bool:
         with self._signals.subscribed("") as woken, contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout):
@@ -87,12 +102,21 @@ class Position:
 
 
 class Listener:
-    """A thread with a connection of its own that hears other replicas' commits (PostgreSQL's LISTEN)."""
+    """A thread with a connection of its own that hears other replicas' commits (PostgreSQL's LISTEN).
+
+    The connection also stands for this replica's life: one of the replicas' connections holds a lock, which PostgreSQL
+    gives to another as soon as that connection ends, by a kill for instance. So a standby planner need not wait until
+    the lease of one that died has run out. It is a hint like the rest: what fences is the lease's epoch.
+    """
 
     def __init__(self, database: Database) -> None:
         self._database = database
         self._thread = threading.Thread(target=self._run, name="store-listener", daemon=True)
         self._wake_read, self._wake_write = os.pipe()
+        #: this replica's connection holds the lock
+        self.first = False
+        #: how often the connection was made
+        self.connections = 0
         self._closing = False
 
     def start(self) -> None:
@@ -116,6 +140,8 @@ class Listener:
                 self._listen(psycopg)
             except psycopg.Error as error:
                 log.warning("the listening connection to the store was lost: %s", str(error).strip())
+            finally:
+                self.first = False
             # A closed listener is woken by its pipe; another one tries again soon.
             select.select([self._wake_read], [], [], 1.0)
 
@@ -127,9 +153,17 @@ class Listener:
             # What was committed before this connection listened was announced to nobody here.
             self._look(connection)
             self._database.outputs.wake_all()
+            self.connections += 1
+            tried, looked = -FIRST_LOOK, time.monotonic()
             while not self._closing:
-                ready, _, _ = select.select([connection.fileno(), self._wake_read], [], [], SAFETY_LOOK)
-                if not ready:
+                patience = SAFETY_LOOK if self.first else FIRST_LOOK
+                ready, _, _ = select.select([connection.fileno(), self._wake_read], [], [], patience)
+                now = time.monotonic()
+                if not self.first and now - tried >= FIRST_LOOK:
+                    tried = now
+                    self.first = connection.execute(f"SELECT pg_try_advisory_lock({FIRST_LOCK})").fetchone()[0]
+                if not ready and now - looked >= SAFETY_LOOK:
+                    looked = now
                     self._look(connection)
                 for note in connection.notifies(timeout=0):
                     self._heard(note.channel, note.payload)

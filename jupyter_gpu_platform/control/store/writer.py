@@ -53,6 +53,11 @@ class Writer:
         return cast("T", await self._batches.submit(operation))
 
     @property
+    def lane(self) -> BatchThread[Operation]:
+        """The queue and its thread, for figures."""
+        return self._batches
+
+    @property
     def waiting(self) -> int:
         """How many operations wait for their transaction."""
         return self._batches.waiting
