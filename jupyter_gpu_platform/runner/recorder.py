@@ -64,6 +64,8 @@ class Recorder:
         self._cut = False
         self.blocked = False
         self._blocked_since = 0.0
+        #: the exit record was given
+        self._over = False
         #: (ename, evalue) of the last error record
         self.last_error: tuple[str, str] | None = None
 
@@ -157,6 +159,7 @@ class Recorder:
         """Record the end; nothing comes after it."""
         self.flush(final=True)
         self._line({"type": "exit", "exit_code": exit_code, "signal": signal, "reason": reason})
+        self._over = True
         self._store()
 
     def _add(self, fields: dict[str, Any]) -> None:
@@ -250,7 +253,8 @@ class Recorder:
             return False
         self._lines = []
         self.blocked = False
-        held = self._clock() - self._blocked_since
-        self._line({"type": "gap", "code": "spool_full", "message": "the disk has room again after %.0f s" % held})
-        self._store()
+        if not self._over:  # nothing comes after the exit record
+            held = self._clock() - self._blocked_since
+            self._line({"type": "gap", "code": "spool_full", "message": "the disk has room again after %.0f s" % held})
+            self._store()
         return True

@@ -22,7 +22,7 @@ from .asking import Control
 from .ending import end_reason, reason
 from .launching import PIPE, Worker, write_json
 from .link import Link
-from .recorder import Recorder
+from .recorder import FULL, Recorder
 from .spool import Spool
 from .transfers import Transfers
 
@@ -388,17 +388,29 @@ class Supervisor:
         self._remove_values()
         exit_code, number, why = self._outcome()
         self._finish_records(exit_code, number, why)
-        write_json(
-            os.path.join(self.folder, "exit.json"),
-            {"exit_code": exit_code, "signal": number, "reason": why, "last_seq": self._last_seq()},
-        )
         self.spool.release()
+        self._keep_end({"exit_code": exit_code, "signal": number, "reason": why, "last_seq": self._last_seq()})
         if self.claimed:
             self._wait(lambda: self.link.durable > self.recorder.last_seq)
         if not self.dismissed or self.refused is not None:
             self.dismissed = False
             self.link.report(exit_code, why, self._last_seq())
             self._wait(lambda: self.reported)
+
+    def _keep_end(self, end: dict[str, Any]) -> None:
+        """Write how it ended where an agent finds it; on a full disk, once there is room."""
+        while True:
+            try:
+                write_json(os.path.join(self.folder, "exit.json"), end)
+                return
+            except OSError as error:
+                if error.errno not in FULL:
+                    raise
+            select.select([self.wake_read], [], [], FULL_PAUSE)
+            self._drain_wake()
+            self._events()
+            if self.dismissed:
+                return  # nobody wants to know any more
 
     def _upload(self) -> None:
         """Send what the worker kept, unless it is stopped or interrupted, and record what became of it."""

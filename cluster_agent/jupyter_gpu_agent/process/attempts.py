@@ -7,6 +7,7 @@ anew reads from them where every attempt stands.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -201,4 +202,6 @@ def _sudden_end(spool: Spool, reason: Reason, left: list[int]) -> Exit:
     if left:
         recorder.gap("processes_left", f"these processes can't be killed: {', '.join(map(str, left))}")
     recorder.exit(None, None, {"code": reason.code, "message": reason.message})
+    if not recorder.retry():
+        raise OSError(errno.ENOSPC, "the disk has no room for the end of the output")
     return Exit(reason=reason, last_seq=recorder.last_seq)

@@ -36,6 +36,8 @@ log = logging.getLogger(__name__)
 GPU_LOOK = 10.0
 #: seconds between tries of what the service refused for now
 AGAIN = 1.0
+#: … and the longest
+AGAIN_AT_MOST = 30.0
 #: records handed over at once (bytes)
 BATCH = 2**20
 #: greater than any generation or question: asks about durable output alone
@@ -207,15 +209,23 @@ class ProcessExecutor:
         self._tasks[folder.key] = asyncio.create_task(self._see_through(folder), name=f"attempt {folder.path.name}")
 
     async def _see_through(self, folder: AttemptFolder) -> None:
-        try:
-            await self._run(folder)
-            if not folder.reported:
-                ended = await asyncio.to_thread(folder.conclude)
-                await self._deliver(folder)
-                await self._core.ended(folder.report(ended))
-                self._on_reported(folder.key)
-        except Exception:  # the loop's edge: other attempts go on
-            log.exception("attempt %s can't be seen through", folder.path.name)
+        """Bring an attempt to its reported end. What fails is tried again: a full disk, say, has room later."""
+        pause = AGAIN
+        while True:
+            try:
+                await self._run(folder)
+                if not folder.reported:
+                    ended = await asyncio.to_thread(folder.conclude)
+                    await self._deliver(folder)
+                    await self._core.ended(folder.report(ended))
+                    self._on_reported(folder.key)
+                return
+            except Exception:  # the loop's edge: other attempts go on
+                log.exception("attempt %s can't be seen through", folder.path.name)
+                if not folder.exists:
+                    return  # somebody deleted its directory, and with it all that could be said of it
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, AGAIN_AT_MOST)
 
     async def _run(self, folder: AttemptFolder) -> None:
         """Wait for the supervisor's end, after starting it where there is none yet."""
