@@ -161,6 +161,10 @@ class Patience:
         """Begin anew: something got through."""
         self._started, self.failures = now, 0
 
+    def waited(self, now: float) -> float:
+        """Seconds since the first try."""
+        return now - self._started
+
     def delay(self, failure: Failure, now: float) -> float | None:
         """Return the seconds to wait before the next try; None to give up and raise the failure's error."""
         self.failures += 1
@@ -168,7 +172,8 @@ class Patience:
             return None
         # S311: jitter needs no secrecy.
         pause = min(FIRST_DELAY * 2 ** (self.failures - 1), LONGEST_DELAY) * random.uniform(0.5, 1)  # noqa: S311 -- see above
-        pause = max(pause, failure.retry_after or 0.0)
+        # Behind the moment that the service named, not at it: else all who were refused come back together.
+        pause += failure.retry_after or 0.0
         return pause if now + pause - self._started <= self._limit else None
 
     def _worth(self, failure: Failure) -> bool:

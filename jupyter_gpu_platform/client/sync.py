@@ -57,6 +57,8 @@ class Client:
         """:param resolve: finds the platform again when it can't be reached: this machine's own moves."""
         self._endpoint = Endpoint(transport.checked(url), token)
         self._resolve = resolve
+        #: told before each pause for how many seconds nothing has got through when it ends, and why
+        self.on_pause: Callable[[float, errors.GpuPlatformError], None] = lambda _seconds, _error: None
         self._http = httpx.Client(timeout=transport.TIMEOUT, trust_env=transport.uses_environment(url))
         # The sockets of a client that is dropped go with the last who uses it; nothing at the program's end.
         weakref.finalize(self, self._http.close).atexit = False
@@ -142,9 +144,11 @@ class Client:
         return protocol.refused(response.status_code, response.headers, response.content), b""
 
     def _pause(self, patience: Patience, failure: Failure) -> None:
-        delay = patience.delay(failure, time.monotonic())
+        now = time.monotonic()
+        delay = patience.delay(failure, now)
         if delay is None:
             raise failure.error
+        self.on_pause(patience.waited(now) + delay, failure.error)
         time.sleep(delay)
 
     def _stream(self, follower: streams.Follower[T], stopped: Callable[[], bool] = lambda: False) -> Iterator[T]:

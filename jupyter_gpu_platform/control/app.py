@@ -191,7 +191,7 @@ class ControlApp(Application):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
         server = await Server.open(self.settings(state_dir))
         server.activity.stop = stop.set
-        agent = local.AgentChild(state_dir, self.fake_gpus, self.log_as, self.standby)
+        agent = local.AgentChild(state_dir, self.fake_gpus, self.log_to, self.log_as, self.standby)
         written: runtime.RuntimeFile | None = None
         calls_ended = True
         try:

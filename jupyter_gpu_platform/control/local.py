@@ -151,11 +151,16 @@ async def ensure_agent(services: Services, state_dir: Path) -> None:
 class AgentChild:
     """The local agent's process: started, and started again when it ends."""
 
-    def __init__(self, state_dir: Path, fake_gpus: int = 0, log_format: str = "text", standby: int = 0) -> None:
+    def __init__(
+        self, state_dir: Path, fake_gpus: int = 0, log_level: str = "INFO", log_format: str = "text", standby: int = 0
+    ) -> None:
         self._state_dir = state_dir
         fakes = ("--fake-gpus", str(fake_gpus)) * bool(fake_gpus)
-        place = ("--state-dir", str(state_dir))
-        self._options = ("--local", *place, "--log-format", log_format, "--standby", str(standby), *fakes)
+        self._options = (
+            *("--local", "--state-dir", str(state_dir), "--standby", str(standby)),
+            *("--log-level", log_level, "--log-format", log_format),
+            *fakes,
+        )
         self._task: asyncio.Task[None] | None = None
         self._process: asyncio.subprocess.Process | None = None
 

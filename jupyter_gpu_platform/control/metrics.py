@@ -1,4 +1,4 @@
-"""What the service counts about itself, in Prometheus' text format; docs/operations-metrics.md lists all of it.
+"""What the service counts about itself, in Prometheus' text format; docs/operations-service.md lists all of it.
 
 Most figures are read where they are, at the moment of the scrape, so that counting costs the work itself next to
 nothing. A figure's labels have few values: no user, no job and no agent is one.
