@@ -19,6 +19,7 @@ from .api.activity import Activity
 from .api.routes import url_specs
 from .attempts import Attempts
 from .gateway import Gateway, routes
+from .heads import Heads
 from .identity import Identity
 from .jobs import Jobs
 from .limits import Limits
@@ -77,6 +78,7 @@ async def open_services(settings: Settings) -> Services:
         attempts=Attempts(writer, reader, output, now=settings.now),
         identity=identity,
         metrics=metrics,
+        heads=Heads(output),
         watch=JobWatch(reader, feed, metrics, now=settings.now, revoked=identity.forget),
         replica_url=settings.replica_url,
         local=settings.local,

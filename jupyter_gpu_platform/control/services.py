@@ -14,6 +14,7 @@ from .limits import Admission, Limits
 if TYPE_CHECKING:
     from .attempts import Attempts
     from .gateway import Gateway
+    from .heads import Heads
     from .identity import Identity
     from .jobs import Jobs
     from .metrics import Metrics
@@ -41,6 +42,7 @@ class Services:
     identity: Identity
     metrics: Metrics
     watch: JobWatch
+    heads: Heads
     limits: Limits = field(default_factory=Limits)
     admission: Admission = field(init=False)
     #: the agents' sockets; absent in a process that serves none

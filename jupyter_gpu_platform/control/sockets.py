@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import Callable, Coroutine, Iterable
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -53,7 +54,7 @@ class _Socket:
         self.agent = agent
         self.closed = False
         self._transport = transport
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()
 
     def do(self, effects: Iterable[Effect]) -> None:
         for effect in effects:
@@ -243,8 +244,10 @@ class BulkSocket(_Socket):
         self.session = ServiceBulk(_now(), heartbeat)
         self._check = check
         self._joined = False
-        #: appends in the order in which they came; a task per stream commits them
-        self._streams: dict[StreamKey, list[Append]] = {}
+        #: what came before the hello was checked
+        self._early: list[Append] = []
+        #: appends that are being committed, in the order in which they came; a task per stream answers them
+        self._streams: dict[StreamKey, deque[asyncio.Task[list[Effect]]]] = {}
 
     @property
     def epoch(self) -> int | None:
@@ -265,41 +268,53 @@ class BulkSocket(_Socket):
         if isinstance(message, BulkHello):
             self.spawn(self._join(message))
         elif isinstance(message, Append):
-            key = stream_of(message)
-            queue = self._streams.setdefault(key, [])
-            queue.append(message)
-            if len(queue) == 1 and self._joined:
-                self.spawn(self._commit(key))
+            if self._joined:
+                self._commit(message)
+            else:
+                self._early.append(message)
 
     @property
     def waiting(self) -> int:
         """Messages with output that wait for the store."""
-        return sum(map(len, self._streams.values()))
+        return len(self._early) + sum(map(len, self._streams.values()))
 
     async def _join(self, hello: BulkHello) -> None:
         await self._check(self.agent, hello)
         self._joined = True
-        for key in list(self._streams):
-            self.spawn(self._commit(key))
+        early, self._early = self._early, []
+        for append in early:
+            self._commit(append)
 
-    async def _commit(self, key: StreamKey) -> None:
+    def _commit(self, append: Append) -> None:
+        """Hand records to the store at once: what waits there while one commit lasts shares the next."""
+        key = stream_of(append)
+        committing = asyncio.create_task(self._append(key, append))
+        self._tasks.add(committing)
+        committing.add_done_callback(self._committed)
+        if key in self._streams:
+            self._streams[key].append(committing)
+        else:
+            self._streams[key] = deque([committing])
+            self.spawn(self._answer(key))
+
+    def _committed(self, task: asyncio.Task[list[Effect]]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled():
+            task.exception()  # whoever answers raises it; after the first of a stream nobody does
+
+    async def _answer(self, key: StreamKey) -> None:
         queue = self._streams[key]
         while queue and not self.closed:
-            append = queue[0]
-            self.do(await self._append(key, append))
-            queue.pop(0)
+            self.do(await queue[0])
+            queue.popleft()
         self._streams.pop(key, None)
 
     async def _append(self, key: StreamKey, append: Append) -> list[Effect]:
-        if append.first < 1 or append.count < 1 or append.lines.count(b"\n") != append.count:
-            return self.session.refused(append, "invalid_request", "its lines are not those that it counts")
         try:
             next_seq = await self.services.output.append(
                 key, append.incarnation, self.agent.cluster, append.first, append.count, append.lines
             )
-        except errors.ClaimLost as error:
-            return self.session.refused(append, error.code, error.message)
-        except errors.InvalidRequest as error:
+        except (errors.ClaimLost, errors.InvalidRequest) as error:
             return self.session.refused(append, error.code, error.message)
         return self.session.appended(append, next_seq)
 

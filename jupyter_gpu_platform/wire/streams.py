@@ -17,7 +17,7 @@ from .session import HEARTBEAT, Effect, Got, Liveness, Send, common_effects, ref
 
 #: bytes a stream may have in flight before its first answer, and the most it is ever given
 FIRST_WINDOW = 256 * 2**10
-WINDOW = 2 * 2**20
+WINDOW = 4 * 2**20
 #: what a crowded service still gives to each stream
 LEAST_WINDOW = 64 * 2**10
 #: bytes that one agent's streams hold together before new records have to wait

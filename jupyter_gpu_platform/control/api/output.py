@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import sys
 from collections.abc import AsyncIterator, Iterator
 from typing import Annotated, Any, Literal
 
@@ -10,6 +12,7 @@ import msgspec
 
 from ...model.jobs import Job
 from ...model.records import decode_cursor, encode_cursor
+from ..heads import Head, rendered
 from ..store.rows import OutputPage
 from .jobs import job_id
 from .operation import NDJSON, Call, Operation, Reply, Route
@@ -44,67 +47,91 @@ class Eof(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="eof"
     ended: bool
 
 
-def spliced(position: int, attempt: int, replica: int, line: bytes) -> bytes:
-    """Add where a record stands to its line, without decoding it: it is one JSON object, so it ends with a brace."""
-    end = line.rindex(b"}")
-    return b'%b,"cursor":"%b","attempt":%d,"replica":%d}\n' % (
-        line[:end],
-        encode_cursor(position).encode(),
-        attempt,
-        replica,
-    )
-
-
-def _lines(page: OutputPage) -> bytes:
-    return b"".join(spliced(*record) for record in page.records)
-
-
 async def records(call: Call) -> AsyncIterator[bytes]:
     """Send what is stored; with follow, go on until the job has ended."""
     query: OutputQuery = call.query
-    services, name = call.services, job_id(call)
     position = decode_cursor(query.after)
-    left = query.limit if query.limit is not None or query.follow else PAGE_RECORDS
-    job = await services.jobs.get(name, call.principal)
+    await call.services.jobs.get(job_id(call), call.principal)
     yield b""  # the headers go out at once
-    with services.watch.follow(name) as changed:
-        while True:
-            changed.clear()
-            # The job is read before its output: all records are stored before a job ends, so an empty page after
-            # the end means that everything was sent.
-            job = await services.jobs.get(name, call.principal)
-            wanted = PAGE_RECORDS if left is None else min(left, PAGE_RECORDS)
-            page = await services.output.read(name, position, wanted, PAGE_BYTES)
-            if page.records:
-                position = page.next
-                left = None if left is None else left - len(page.records)
-                yield _lines(page)
-            complete = not page.records and job.phase.ended
-            if complete or left == 0 or not (page.records or query.follow):
-                yield _eof(job, position, complete)
-                return
-            if not page.records and not await _news(call, name, position, changed):
+    if query.follow:
+        left = query.limit or sys.maxsize
+        with call.services.heads.follow(job_id(call)) as head:
+            async for lines in _followed(call, head, position, left):
+                yield lines
+    else:
+        async for lines in _stored(call, position, query.limit or PAGE_RECORDS):
+            yield lines
+
+
+async def _stored(call: Call, position: int, left: int) -> AsyncIterator[bytes]:
+    """Send up to *left* records that are there."""
+    services, name = call.services, job_id(call)
+    while True:
+        # The job is read before its output: all records are stored before a job ends, so an empty page after the end
+        # means that everything was sent.
+        job = await services.jobs.get(name, call.principal)
+        page = await services.output.read(name, position, min(left, PAGE_RECORDS), PAGE_BYTES)
+        position, left = page.next, left - len(page.records)
+        if page.records:
+            yield rendered(page)
+        if not page.records or not left:
+            yield _eof(job, position, job.phase.ended and not page.records)
+            return
+
+
+async def _followed(call: Call, head: Head, position: int, left: int) -> AsyncIterator[bytes]:
+    """Send records as they come, up to *left*, until the job has ended and all of them were sent."""
+    with call.services.watch.follow(job_id(call)) as changed:
+        job, length = await _look(call)
+        while position > length and not job.phase.ended:
+            # A cursor from before the store was restored: the log may reach it yet.
+            if not await _soon(changed):
                 yield b"\n"
+            job, length = await _look(call)
+        while left and not (job.phase.ended and position >= length):
+            reached, lines = await _next_lines(call, head, position)
+            if reached - position > left:
+                reached, lines = position + left, b"\n".join(lines.split(b"\n", left)[:left]) + b"\n"
+            left -= reached - position
+            position = reached
+            if lines:
+                yield lines
+            elif not await head.more(changed, KEEP_ALIVE):
+                yield b"\n"
+                changed.set()
+            if changed.is_set():
+                changed.clear()
+                job, length = await _look(call)
+        yield _eof(job, position, job.phase.ended and position >= length)
+
+
+async def _look(call: Call) -> tuple[Job, int]:
+    """Return the job and how many records its log has: all of them once it has ended, hence in this order."""
+    job = await call.services.jobs.get(job_id(call), call.principal)
+    length, _ = await call.services.output.size(job.id)
+    return job, length
+
+
+async def _soon(changed: asyncio.Event) -> bool:
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(changed.wait(), KEEP_ALIVE)
+    if changed.is_set():
+        changed.clear()
+        return True
+    return False
+
+
+async def _next_lines(call: Call, head: Head, position: int) -> tuple[int, bytes]:
+    """Return what is there after *position*, and the position that it reaches; nothing at the head."""
+    reached, lines = head.after(position)
+    if lines or not head.behind(position):
+        return reached, lines
+    page = await call.services.output.read(job_id(call), position, PAGE_RECORDS, PAGE_BYTES)
+    return page.next, rendered(page)
 
 
 def _eof(job: Job, position: int, complete: bool) -> bytes:
     return msgspec.json.encode(Eof(cursor=encode_cursor(position), phase=job.phase, ended=complete)) + b"\n"
-
-
-async def _news(call: Call, name: str, position: int, changed: asyncio.Event) -> bool:
-    """Wait for more output or a change of the job; False when neither came in time."""
-    loop = asyncio.get_running_loop()
-    waits: set[asyncio.Task[Any]] = {
-        loop.create_task(call.services.output.wait(name, position, KEEP_ALIVE)),
-        loop.create_task(changed.wait()),
-    }
-    try:
-        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED, timeout=KEEP_ALIVE)
-        return any(wait.done() and wait.result() for wait in waits)
-    finally:
-        for wait in waits:
-            wait.cancel()
-        await asyncio.gather(*waits, return_exceptions=True)
 
 
 async def download(call: Call) -> Reply:
@@ -126,7 +153,7 @@ async def _whole(call: Call, name: str, text: bool) -> AsyncIterator[bytes]:
         if not page.records:
             return
         position = page.next
-        yield b"".join(_texts(page)) if text else _lines(page)
+        yield b"".join(_texts(page)) if text else rendered(page)
 
 
 def _texts(page: OutputPage) -> Iterator[bytes]:

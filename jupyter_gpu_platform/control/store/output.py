@@ -8,6 +8,7 @@ one transaction, so that a record that is sent again, or late, or by a fenced at
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import groupby
@@ -156,24 +157,18 @@ class OutputLane:
         found = await self.look(lambda connection: connection.execute(query).first())
         return (int(found[0]), int(found[1])) if found else (0, 0)
 
-    async def wait(self, job: str, after: int, timeout: float) -> bool:
-        """Return True as soon as the job's log goes beyond *after*, False after *timeout* seconds."""
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + timeout
+    async def next(self, job: str, after: int) -> rows.OutputPage:
+        """Return the records after a position, as soon as there is one."""
         with self._database.outputs.subscribed(job) as woken:
             while True:
                 woken.clear()
-                if (await self.size(job))[0] > after:
-                    return True
-                left = deadline - loop.time()
-                if left <= 0:
-                    return False
+                page = await self.read(job, after)
+                if page.records:
+                    return page
                 # With PostgreSQL a call may be lost with its connection, so now and then we look for ourselves.
-                patience = left if self._database.is_sqlite else min(left, SAFETY_LOOK)
-                try:
+                patience = None if self._database.is_sqlite else SAFETY_LOOK
+                with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(woken.wait(), patience)
-                except TimeoutError:
-                    continue
 
     # --- on the writer's thread ----------------------------------------------------------------------------------
 
