@@ -26,6 +26,7 @@ import jupyter_gpu_platform.runner
 from jupyter_gpu_platform.runner.values import Packer, Unpacked
 
 RUNNER = pathlib.Path(jupyter_gpu_platform.runner.__file__).parent
+SUPERVISE = (sys.executable, "-I", "-S", str(RUNNER), "supervise")
 TOKEN = "token-of-the-attempt"
 
 
@@ -300,6 +301,7 @@ class Attempt:
         self.folder = folder
         self.agent = agent
         self.process: subprocess.Popen[bytes] | None = None
+        self.waiting: subprocess.Popen[bytes] | None = None
 
     def prepare(self, source: dict[str, Any], **changes: Any) -> None:
         workdir = self.folder / "work"
@@ -320,11 +322,32 @@ class Attempt:
         }
         (self.folder / "spec.json").write_text(json.dumps(given))
 
+    def stand_by(self, python: str = sys.executable) -> subprocess.Popen[bytes]:
+        """Start a supervisor that knows no attempt yet; the next `start` gives it this one."""
+        self.waiting = subprocess.Popen(
+            [*SUPERVISE, "--standby", python, str(self.folder)], stdin=subprocess.PIPE, start_new_session=True
+        )
+        return self.waiting
+
+    def again(self) -> None:
+        """Forget what was run, as if the next were another attempt."""
+        for name in ("supervisor.json", "exit.json", "spool"):
+            path = self.folder / name
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        self.agent.lines.clear()
+        self.agent.durable = 1
+
     def start(self, source: dict[str, Any], **changes: Any) -> Attempt:
         self.prepare(source, **changes)
+        if self.waiting is not None:
+            self.process, self.waiting = self.waiting, None
+            assert self.process.stdin is not None
+            with self.process.stdin as line:
+                line.write(f"{self.folder}\n".encode())
+            return self
         with (self.folder / "supervisor.log").open("wb") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-I", str(RUNNER), "supervise", str(self.folder)],
+                [*SUPERVISE, str(self.folder)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -373,9 +396,10 @@ class Attempt:
         return [kind for (kind, _), _ in itertools.groupby(kinds)]
 
     def close(self) -> None:
-        if self.process is not None and self.process.poll() is None:
-            self.process.send_signal(signal.SIGKILL)
-            self.process.wait()
+        for process in (self.process, self.waiting):
+            if process is not None and process.poll() is None:
+                process.send_signal(signal.SIGKILL)
+                process.wait()
         self.agent.stop()
 
 

@@ -83,6 +83,7 @@ def start_standby(python: str, state_dir: Path) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
         [*SUPERVISE, "--standby", python, str(state_dir)],
         stdin=subprocess.PIPE,
+        bufsize=0,
         env=environment(),
         cwd="/",
         start_new_session=True,

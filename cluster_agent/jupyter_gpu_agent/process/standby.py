@@ -47,9 +47,11 @@ class Standby:
             while len(self._kept) >= self._limit:
                 self._drop(next(iter(self._kept)))
             self._kept[python] = asyncio.create_task(self._keep(python), name=f"standby {python}")
-        if child is None or child.poll() is not None or not processes.give(child, folder):
-            return None
-        return child
+        if child is None or processes.give(child, folder):
+            return child
+        child.kill()  # it doesn't listen: it is dead, or about to be
+        child.wait()
+        return None
 
     async def close(self) -> None:
         """End those that wait."""
