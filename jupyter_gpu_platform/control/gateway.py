@@ -110,7 +110,7 @@ class Gateway:
         await asyncio.gather(*(closed.wait() for closed in list(self._transports.values())))
         replica = self._services.replica_id
         with contextlib.suppress(errors.GpuPlatformError):
-            await self._services.writer.run(lambda tx: leases.end_replica(tx, replica))
+            await self._services.writer.run(lambda tx: leases.end_replica(tx, replica), own=True)
 
     def connected(self) -> dict[str, Connected]:
         """The agents connected to this replica, by id."""
@@ -272,11 +272,12 @@ class Gateway:
     async def _keep_replica(self) -> None:
         services = self._services
         await services.writer.run(
-            lambda tx: leases.keep_replica(tx, services.replica_id, services.replica_url, services.now())
+            lambda tx: leases.keep_replica(tx, services.replica_id, services.replica_url, services.now()),
+            own=True,
         )
 
     async def _check_leases(self, only: set[str] | None) -> None:
-        """Close sockets of agents that were revoked, or that have a newer connection at another replica."""
+        """Close sockets of agents that were revoked, were given up, or have a newer connection at another replica."""
         sockets = [
             socket
             for socket in self._opened
@@ -286,22 +287,33 @@ class Gateway:
         if not ids:
             return
 
-        def look(tx: Transaction) -> dict[str, tuple[bool, int]]:
+        def look(tx: Transaction) -> dict[str, tuple[bool, int, bool]]:
+            given_up = set() if only else {cluster.name for cluster in tx.clusters() if cluster.state == "away"}
             found = {}
             for agent_id in ids:
                 agent, lease = tx.agent(agent_id), tx.lease(leases.agent_lease(agent_id))
-                found[agent_id] = (agent is None or agent.revoked, lease.epoch if lease else 0)
+                epoch = lease.epoch if lease else 0
+                found[agent_id] = (
+                    agent is None or agent.revoked,
+                    epoch,
+                    agent is not None and agent.cluster in given_up,
+                )
             return found
 
         known = await self._services.reader.run(look)
         for socket in sockets:
-            revoked, epoch = known[socket.agent.id]
+            revoked, epoch, away = known[socket.agent.id]
             mine = socket.session.epoch if isinstance(socket, ControlSocket) else socket.epoch
             if revoked:
                 socket.refuse("unauthenticated", "the agent's credential was revoked", 60.0)
                 self.lost(socket)
             elif mine and mine < epoch:
                 self._supersede(socket)
+            elif away and mine and isinstance(socket, ControlSocket):
+                # The planner gave it up while we could not renew our lease, or by a clock that jumped; only a hello
+                # makes it reachable again.
+                socket.refuse("given_up", "the service had given this agent up: say hello again")
+                self.lost(socket)
 
     async def _forever(self, step: Callable[[], Coroutine[Any, Any, None]]) -> None:
         while True:

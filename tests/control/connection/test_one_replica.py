@@ -8,10 +8,12 @@ from pathlib import Path
 import pytest
 from jupyter_gpu_agent.connection import Endpoint
 from jupyter_gpu_agent.executors import AttemptKey
+from msgspec.structs import replace
 from tornado.httpclient import HTTPClientError, HTTPRequest
 from tornado.websocket import WebSocketClientConnection, websocket_connect
 
 from jupyter_gpu_platform import errors
+from jupyter_gpu_platform.control.store import Transaction
 from jupyter_gpu_platform.model.jobs import Limits, Phase, Reason
 from jupyter_gpu_platform.model.lifecycle import Report
 from jupyter_gpu_platform.model.records import StreamKey
@@ -290,3 +292,21 @@ async def test_a_service_that_starts_on_a_file_places_nothing_before_the_agent_h
         agent.endpoints = [endpoint._replace(url=again.url) for endpoint in agent.endpoints]
         await agent.start()
         await eventually(lambda: AttemptKey(job.id, 1) in agent.executor.held)
+
+
+async def test_an_agent_that_was_given_up_while_it_was_connected_says_hello_again(
+    database_url: str, tmp_path: Path
+) -> None:
+    async with opened(database_url, tmp_path) as platform:
+        agent = await platform.add_agent()
+        server = platform.first
+        await eventually(lambda: bool(server.gateway.connected()))
+
+        def give_up(tx: Transaction) -> None:
+            cluster = tx.cluster("c1")
+            assert cluster is not None
+            tx.put_cluster(replace(cluster, state="away"))
+
+        await server.services.writer.run(give_up)
+        job = await platform.running(agent)
+        assert job.cluster == "c1"
