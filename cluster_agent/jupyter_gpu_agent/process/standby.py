@@ -96,5 +96,7 @@ class Standby:
 async def _end(child: subprocess.Popen[bytes]) -> None:
     assert child.stdin is not None
     child.stdin.close()
-    await processes.wait_for_exit(child.pid)
-    child.wait()
+    try:
+        await processes.wait_for_exit(child.pid)
+    finally:  # even if the agent ends: it takes milliseconds
+        child.wait()
