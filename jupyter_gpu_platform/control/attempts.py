@@ -81,7 +81,7 @@ class Attempts:
 
         :raises Unauthenticated: the agent was revoked meanwhile.
         """
-        return await self._writer.run(lambda tx: self._hello(tx, agent_id, hello, holder))
+        return await self._writer.run(lambda tx: self._hello(tx, agent_id, hello, holder), own=True)
 
     def _hello(self, tx: Transaction, agent_id: str, hello: Hello, holder: Holder) -> Greeted:
         now = self._now()
@@ -136,7 +136,7 @@ class Attempts:
                 tx.event(job.id, "running", f"attempt {attempt.number} runs on {cluster}", attempt.number)
             return claimed
 
-        claimed = await self._writer.run(operation)
+        claimed = await self._writer.run(operation, own=True)
         if claimed is None or not claimed.granted:
             why = "there is no such attempt" if claimed is None else claimed.refusal
             return ClaimResult(request=claim.request, granted=False, refusal=why)
@@ -163,7 +163,7 @@ class Attempts:
             for owned in reports.forgotten:
                 self._forgotten(tx, cluster, owned)
 
-        await self._writer.run(operation)
+        await self._writer.run(operation, own=True)
 
     def _progress(self, tx: Transaction, cluster: str, started: Started) -> None:
         job, attempt = tx.job(started.job), tx.attempt(started.job, started.attempt)
@@ -200,14 +200,15 @@ class Attempts:
             if row is not None and row.capacity != capacity:
                 tx.put_cluster(replace(row, capacity=capacity, capacity_at=self._now()))
 
-        await self._writer.run(operation)
+        await self._writer.run(operation, own=True)
 
     async def left(self, agent_id: str, holder: Holder, epoch: int) -> None:
         """A connection is gone: its lease runs out, unless the agent has come back elsewhere."""
         await self._writer.run(
             lambda tx: leases.disconnected(
                 tx, agent_id, holder_id=holder.holder_id, epoch=epoch, url=holder.url, now=self._now()
-            )
+            ),
+            own=True,
         )
 
     async def desired_since(self, revision: int, clusters: Collection[str]) -> tuple[int, dict[str, list[Desired]]]:

@@ -70,7 +70,7 @@ class Planner:
         self.epoch = None
         replica = self._services.replica_id
         with contextlib.suppress(errors.GpuPlatformError):
-            await self._services.writer.run(lambda tx: tx.release_lease(leases.PLANNER, replica))
+            await self._services.writer.run(lambda tx: tx.release_lease(leases.PLANNER, replica), own=True)
 
     async def _run(self) -> None:
         loop = asyncio.get_running_loop()
@@ -128,7 +128,7 @@ class Planner:
             )
             return None if lease is None else lease.epoch
 
-        epoch = await services.writer.run(operation)
+        epoch = await services.writer.run(operation, own=True)
         if epoch is not None and self.epoch is None:
             log.info("this replica plans (epoch %d)", epoch)
         self.epoch = epoch
@@ -223,7 +223,7 @@ class Planner:
                     tx.put_job(ended)
                     tx.event(job.id, "failed", ended.reason.message if ended.reason else "")
 
-        await self._services.writer.run(operation)
+        await self._services.writer.run(operation, own=True)
         for retry in retried:
             self._services.metrics.placements.labels(str(retry).lower()).inc()
 
@@ -246,7 +246,7 @@ class Planner:
 
         names = await self._services.reader.run(silent)
         if names:
-            await self._services.writer.run(lambda tx: self._lose(tx, names))
+            await self._services.writer.run(lambda tx: self._lose(tx, names), own=True)
 
     def _lose(self, tx: Transaction, names: list[str]) -> None:
         self._check(tx)

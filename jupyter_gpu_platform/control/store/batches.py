@@ -154,9 +154,10 @@ class BatchThread(Generic[T]):
         """What waits for its batch weighs so much."""
         return self._weight
 
-    async def submit(self, item: T, weight: int = 1) -> Any:
+    async def submit(self, item: T, weight: int = 1, *, own: bool = False) -> Any:
         """Queue *item* and wait for its answer.
 
+        :param own: never turned away: of the service itself, which has few at one time.
         :raises TooManyRequests: too much waits already.
         :raises Unavailable: the thread was closed.
         """

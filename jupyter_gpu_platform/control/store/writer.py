@@ -41,16 +41,18 @@ class Writer:
         self.transactions = 0
         self.operations = 0
 
-    async def run(self, operation: Callable[[Transaction], T]) -> T:
+    async def run(self, operation: Callable[[Transaction], T], *, own: bool = False) -> T:
         """Run *operation* and return what it returns, once it is committed.
 
         It must do nothing but read and write the transaction: it holds up everybody else. What it raises undoes its
         own changes only, and is raised here.
 
+        :param own: of the service itself or an agent, of which few wait at one time: a flood of requests must not turn
+            away leases, plans, claims and ends.
         :raises TooManyRequests: too many wait already.
         :raises Unavailable: the database can't be reached, or the commit failed.
         """
-        return cast("T", await self._batches.submit(operation))
+        return cast("T", await self._batches.submit(operation, own=own))
 
     @property
     def lane(self) -> BatchThread[Operation]:
