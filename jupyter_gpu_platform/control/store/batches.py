@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import bisect
 import contextlib
+import contextlib
 import logging
 import threading
 import time
@@ -166,7 +167,8 @@ class BatchThread(Generic[T]):
         with self._changed:
             if self._closing:
                 raise errors.Unavailable("the store is being closed", hint="Try again in a moment.")
-            if len(self._queue) >= self.limits.items or self._weight + weight > self.limits.weight:
+            full = len(self._queue) >= self.limits.items or self._weight + weight > self.limits.weight
+            if full and not own:
                 self.figures.refused += 1
                 raise errors.TooManyRequests("too many changes are waiting for the store", hint="Try again later.")
             mailbox = self._mailboxes.get(loop)
