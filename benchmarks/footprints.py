@@ -41,7 +41,7 @@ class Footprints:
     def _look(self) -> None:
         known: dict[int, str] = {}
         while not self._over.wait(EVERY):
-            for process in self._processes():
+            for process in self._processes(known):
                 try:
                     part = known.get(process.pid) or self._part(process)
                     held, times = process.memory_info().rss / MIB, process.cpu_times()
@@ -51,21 +51,20 @@ class Footprints:
                 self.seen.setdefault(part, []).append(held)
                 self._used.setdefault((part, process.pid), []).append(times.user + times.system)
 
-    def _processes(self) -> Iterator[psutil.Process]:
+    def _processes(self, known: dict[int, str]) -> Iterator[psutil.Process]:
         yield self._own
-        for process in psutil.process_iter(["cmdline", "environ"]):
-            if process.pid != os.getpid() and self._ours(process):
+        for process in psutil.process_iter(["cmdline", "environ", "ppid"]):
+            info = process.info
+            named = any(self._folder in word for word in info["cmdline"] or ())
+            of_ours = self._folder in (info["environ"] or {}).get("JUPYTER_GPU_STATE_DIR", "")
+            # What a job runs knows nothing of the platform.
+            if process.pid != os.getpid() and (named or of_ours or known.get(info["ppid"]) == "supervisor"):
                 yield process
-
-    def _ours(self, process: psutil.Process) -> bool:
-        info = process.info
-        named = any(self._folder in word for word in info["cmdline"] or ())
-        return named or self._folder in (info["environ"] or {}).get("JUPYTER_GPU_STATE_DIR", "")
 
     def _part(self, process: psutil.Process) -> str:
         words = process.cmdline()
         if process.pid == self._own.pid:
-            return "follower"
+            return "this program"
         for word, part in (("worker", "job"), ("jupyter_gpu_agent", "agent"), ("ipykernel_launcher", "kernel")):
             if word in words:
                 return part
