@@ -1,21 +1,30 @@
-"""A trivial cell under ``%%gpu_run``: first output and idle, beside the same cell here, and its shell by hand."""
+"""A trivial cell under ``%%gpu_run``: first output and idle, beside the same cell here, and its shell by hand.
+
+Once with a runner that is started for it, and once with one on standby, which is waited for before each cell: a person
+takes longer to write the next one. ``by hand`` is the very worker that a job's cell runs in, without any platform.
+"""
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import subprocess
 import sys
 import time
 
+import psutil
 from kernels import Timing, kernel
-from measuring import Figure, private_platform, report
+from measuring import Figure, percentile, private_platform, report
 
 import jupyter_gpu_platform.runner
 from jupyter_gpu_platform.runner import framing
 
 LINE = "print('hello')"
+CELL = f"%%gpu_run\n{LINE}"
+#: processes that used no processor for so many seconds wait for something
+SETTLED = 0.1
 
 
 def by_hand() -> tuple[float, float]:
@@ -42,27 +51,71 @@ def by_hand() -> tuple[float, float]:
     return first, time.perf_counter() - began
 
 
+def standing_by(folder: str) -> list[psutil.Process]:
+    """List the supervisor and the worker that wait for a cell, once they have imported all."""
+    for process in psutil.process_iter(["cmdline"]):
+        line = process.info["cmdline"] or ()
+        if "--standby" in line and folder in line:
+            both = [process, *process.children()]
+            used = [sum(one.cpu_times()[:2]) for one in both]
+            time.sleep(SETTLED)
+            if len(both) == 2 and used == [sum(one.cpu_times()[:2]) for one in both]:
+                return both
+    return []
+
+
+def until_standing_by() -> list[psutil.Process]:
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        with contextlib.suppress(psutil.NoSuchProcess):  # the one that the last cell took ends meanwhile
+            if found := standing_by(os.environ["JUPYTER_GPU_STATE_DIR"]):
+                return found
+        time.sleep(SETTLED)
+    raise RuntimeError("no runner stood by within a minute")
+
+
+def cold(runs: int) -> list[tuple[Timing, Timing, tuple[float, float]]]:
+    with private_platform(("--standby", "0")), kernel() as started:
+        started.run(CELL)  # the first one also imports
+        by_hand()
+        return [(started.run(CELL), started.run(LINE), by_hand()) for _ in range(runs)]
+
+
+def warm(runs: int) -> tuple[list[Timing], float]:
+    """Run cells with a runner on standby; their times, and what both its processes hold for themselves (bytes)."""
+    with private_platform(("--standby", "1")), kernel() as started:
+        started.run(CELL)
+        timings, held = [], 0.0
+        for _ in range(runs):
+            held = sum(process.memory_full_info().uss for process in until_standing_by())
+            timings.append(started.run(CELL))
+        return timings, held
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="5 runs in place of 20")
-    runs = 5 if parser.parse_args().quick else 20
-    with private_platform(), kernel() as started:
-        started.run(f"%%gpu_run\n{LINE}")  # the first one also imports
-        by_hand()
-        rounds: list[tuple[Timing, Timing, tuple[float, float]]] = [
-            (started.run(f"%%gpu_run\n{LINE}"), started.run(LINE), by_hand()) for _ in range(runs)
-        ]
+    parser.add_argument("--quick", action="store_true", help="10 runs in place of 100")
+    runs = 10 if parser.parse_args().quick else 100
+    rounds = cold(runs)
+    timings, held = warm(runs)
+    over = [far.idle - hand[1] for far, _, hand in rounds]
+    idle = [timing.idle for timing in timings]
     report(
         "trivial cell: %%gpu_run on the local platform beside the same cell here and its shell by hand",
         [
-            Figure(name="%%gpu_run: first output", unit="s", runs=[far.first for far, _, _ in rounds]),
-            Figure(name="%%gpu_run: idle", unit="s", runs=[far.idle for far, _, _ in rounds]),
+            Figure(name="cold: first output", unit="s", runs=[far.first for far, _, _ in rounds]),
+            Figure(name="cold: idle", unit="s", runs=[far.idle for far, _, _ in rounds]),
+            Figure(name="cold: idle, over by hand", unit="s", runs=over),
+            Figure(name="standby: first output", unit="s", runs=[timing.first for timing in timings]),
+            Figure(name="standby: idle", unit="s", runs=idle),
+            Figure(name="standby: idle, p99", unit="s", runs=[percentile(idle, 0.99)]),
+            Figure(name="standby: memory of its own (USS)", unit="MiB", runs=[held / 2**20]),
             Figure(name="shell by hand: first output", unit="s", runs=[hand[0] for _, _, hand in rounds]),
             Figure(name="shell by hand: end", unit="s", runs=[hand[1] for _, _, hand in rounds]),
             Figure(name="here: first output", unit="s", runs=[here.first for _, here, _ in rounds]),
             Figure(name="here: idle", unit="s", runs=[here.idle for _, here, _ in rounds]),
         ],
-        note="SQLite, synchronous=FULL; new worker process for each job; idle comes after all output is committed",
+        note=f"SQLite, synchronous=FULL; idle comes after all output is committed; load {os.getloadavg()[0]:.1f}",
     )
 
 
