@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import signal
 import sys
 from collections import Counter
 
@@ -65,6 +66,7 @@ def run(options: Options, seeds: range) -> list[Outcome]:
 
 def main() -> int:
     given = arguments()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a seed that is broken off still cleans up
     seeds = range(given.first, given.first + given.seeds)
     bugs = sorted(BUGS) if given.bugs else [given.bug]
     failed = False

@@ -66,10 +66,9 @@ async def play(seed: int, options: Options) -> Outcome:
     outcome = Outcome(seed, ["it did not come to an end"], skipped=platform.skipped)
     book = Ledger(root / "ledger")
     load = Load(platform, book, seed, options.jobs, options.records)
+    hurting = Hurting(platform, book, load.told.ids)
+    outcome.hits, outcome.told = hurting.hits, load.told
     try:
-        await platform.start()
-        hurting = Hurting(platform, book, load.told.ids)
-        outcome.hits, outcome.told = hurting.hits, load.told
         faults = plan(
             seed,
             jobs=options.jobs,
@@ -79,10 +78,11 @@ async def play(seed: int, options: Options) -> Outcome:
             clock=options.clock,
         )
         try:
+            await platform.start()
             await _through(load, hurting, faults)
             shown = await _shown(platform, load)
-        except Stuck as stuck:
-            outcome.wrong = [str(stuck)]
+        except (Stuck, errors.GpuPlatformError) as error:
+            outcome.wrong = [str(error)]
         else:
             outcome.wrong = judge(book, load.told, hurting.hits, shown)
             outcome.records = sum(map(len, shown.output.values()))
