@@ -34,13 +34,16 @@ class Reader:
 
         def ask() -> T:
             with translated(), self._database.read() as connection:
-                return question(Transaction(connection, time.time))
+                transaction = Transaction(connection, time.time)
+                answer = question(transaction)
+                transaction.flush()  # which the connection refuses: who writes here learns it
+                return answer
 
         try:
-            answer = asyncio.get_running_loop().run_in_executor(self._pool, ask)
+            asked = asyncio.get_running_loop().run_in_executor(self._pool, ask)
         except RuntimeError:
             raise errors.Unavailable("the store is being closed", hint="Try again in a moment.") from None
-        return await answer
+        return await asked
 
     async def job(self, job_id: str) -> Job | None:
         return await self.run(lambda transaction: transaction.job(job_id))

@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar, cast
 
-from sqlalchemy import Connection
 from sqlalchemy.exc import DataError, IntegrityError, ProgrammingError, SQLAlchemyError
 
 from ... import errors
@@ -21,6 +20,13 @@ Operation = Callable[[Transaction], Any]
 
 #: Errors of one operation's own statements; any other says that the database itself is in trouble.
 _OWN_FAULT = (IntegrityError, DataError, ProgrammingError)
+
+#: What an operation returned, or how it failed.
+Outcome = tuple[Any, Exception | None]
+
+
+class _Spoiled(Exception):
+    """An operation failed after it had written something."""
 
 
 class Writer:
@@ -70,12 +76,11 @@ class Writer:
 
     def _commit(self, batch: Sequence[Waiting[Operation]]) -> None:
         try:
-            with translated(), self._database.write() as connection:
-                transaction = Transaction(connection, self._clock)
-                outcomes = [_attempted(connection, transaction, waiting.item) for waiting in batch]
-                position = transaction.revision() if transaction.changed else 0
-                if position:
-                    self._database.notify(connection, CHANGE_CHANNEL, [str(position)])
+            with translated():
+                try:
+                    outcomes, position = self._transact(batch, _together)
+                except _Spoiled:
+                    outcomes, position = self._transact(batch, _each_apart)
         except errors.GpuPlatformError as error:
             answer_all(batch, error)
             return
@@ -88,17 +93,57 @@ class Writer:
             else:
                 waiting.answer.set_exception(failure)
 
+    def _transact(
+        self, batch: Sequence[Waiting[Operation]], run: Callable[[Transaction, Sequence[Operation]], list[Outcome]]
+    ) -> tuple[list[Outcome], int]:
+        """Run the operations in one transaction; returns what each came to, and the change log's position."""
+        with self._database.write() as connection:
+            transaction = Transaction(connection, self._clock)
+            outcomes = run(transaction, [waiting.item for waiting in batch])
+            transaction.flush()
+            position = transaction.revision() if transaction.changed else 0
+            if position:
+                self._database.notify(connection, CHANGE_CHANNEL, [str(position)])
+        return outcomes, position
 
-def _attempted(connection: Connection, transaction: Transaction, operation: Operation) -> tuple[Any, Exception | None]:
-    """Run one operation inside a savepoint and return its result or its failure."""
-    savepoint = connection.begin_nested()
+
+def _together(transaction: Transaction, operations: Sequence[Operation]) -> list[Outcome]:
+    """Run operations without savepoints, which cost as much as the rows: most batches have no use for one.
+
+    :raises _Spoiled: one failed and has to be undone alone; nothing of this transaction may stay.
+    """
+    outcomes: list[Outcome] = []
+    for operation in operations:
+        transaction.touched = False
+        try:
+            outcomes.append((operation(transaction), None))
+        except Exception as error:
+            if transaction.touched or isinstance(error, SQLAlchemyError):
+                raise _Spoiled from error
+            # Nothing is swallowed: it is raised again where the operation was asked for.
+            outcomes.append((None, error))
+    try:
+        transaction.flush()
+    except _OWN_FAULT as error:
+        raise _Spoiled from error
+    return outcomes
+
+
+def _each_apart(transaction: Transaction, operations: Sequence[Operation]) -> list[Outcome]:
+    """Run each operation inside a savepoint, so that one that fails undoes its own changes only."""
+    return [_attempted(transaction, operation) for operation in operations]
+
+
+def _attempted(transaction: Transaction, operation: Operation) -> Outcome:
+    savepoint = transaction.connection.begin_nested()
     try:
         result = operation(transaction)
+        transaction.flush()
     except Exception as error:
         if isinstance(error, SQLAlchemyError) and not isinstance(error, _OWN_FAULT):
             raise
-        # Nothing is swallowed: it is raised again where the operation was asked for.
         savepoint.rollback()
+        transaction.forget()
         return None, translate(error) if isinstance(error, SQLAlchemyError) else error
     savepoint.commit()
     return result, None
