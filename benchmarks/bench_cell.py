@@ -55,7 +55,7 @@ def standing_by(folder: str) -> list[psutil.Process]:
     """List the supervisor and the worker that wait for a cell, once they have imported all."""
     for process in psutil.process_iter(["cmdline"]):
         line = process.info["cmdline"] or ()
-        if "--standby" in line and folder in line:
+        if "supervise" in line and "--standby" in line and folder in line:
             both = [process, *process.children()]
             used = [sum(one.cpu_times()[:2]) for one in both]
             time.sleep(SETTLED)

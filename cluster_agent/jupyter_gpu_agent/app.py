@@ -73,7 +73,7 @@ class AgentApp(Application):
         1,
         min=0,
         help="Runners kept ready by the process executor, one per interpreter that cells or functions used: the next "
-        "one of them starts in tens of milliseconds instead of hundreds, for about 50 MB of memory each. None is kept "
+        "one of them starts in tens of milliseconds instead of hundreds, for about 40 MB of memory each. None is kept "
         "while less than 1 GiB of memory is free. Default: 1; 0: none.",
     ).tag(config=True)
     standby_seconds = Float(
