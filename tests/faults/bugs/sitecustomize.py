@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import importlib.abc
 import importlib.machinery
 import os
 import sys
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from types import ModuleType
 from typing import Any
 
@@ -16,61 +18,50 @@ from typing import Any
 EARLY = 0.3
 
 
-def acknowledge_before_commit(module: ModuleType) -> None:
-    """The writer answers inside the transaction, and commits a moment later."""
+def _late(open_: Any) -> Any:
+    """Let a transaction's block end before the commit, which follows on another thread."""
 
-    def commit(self: Any, batch: Any) -> None:
-        with module.translated(), self._database.write() as connection:
-            transaction = module.Transaction(connection, self._clock)
-            for waiting in batch:
-                result, failure = module._attempted(connection, transaction, waiting.item)
-                if failure is None:
-                    waiting.answer.set_result(result)
-                else:
-                    waiting.answer.set_exception(failure)
-            position = transaction.revision() if transaction.changed else 0
-            if position:
-                self._database.notify(connection, module.CHANGE_CHANNEL, [str(position)])
+    @contextlib.contextmanager
+    def write(self: Any) -> Iterator[Any]:
+        manager = open_(self)
+        connection = manager.__enter__()
+        try:
+            yield connection
+        except BaseException:
+            if not manager.__exit__(*sys.exc_info()):
+                raise
+            return
+
+        def commit() -> None:
             time.sleep(EARLY)
-        self._database.changes.advance(position)
+            manager.__exit__(None, None, None)
 
-    module.Writer._commit = commit  # type: ignore[attr-defined]
+        threading.Thread(target=commit, daemon=True).start()
+
+    return write
+
+
+def acknowledge_before_commit(module: ModuleType) -> None:
+    """The main store's writer answers, and the commit comes a moment later."""
+    module.Database.write = _late(module.Database.write)  # type: ignore[attr-defined]
 
 
 def acknowledge_output_before_commit(module: ModuleType) -> None:
     """The output lane says what is durable, and commits it a moment later."""
-    commit = module.OutputLane._commit_logs
-
-    def early(self: Any, batch: Any) -> None:
-        with module.translated(), self._database.read_output() as connection:
-            logs = module._load(connection, [waiting.item for waiting in batch])
-            outcomes = [module._outcome(waiting.item, logs) for waiting in batch]
-        for waiting, outcome in zip(batch, outcomes, strict=True):
-            if isinstance(outcome, int):
-                waiting.answer.set_result(outcome)
-            else:
-                waiting.answer.set_exception(outcome)
-        time.sleep(EARLY)
-        late = [waiting._replace(answer=module.batches.Future()) for waiting in batch]
-        commit(self, late)
-
-    from jupyter_gpu_platform.control.store import batches
-
-    module.batches = batches  # type: ignore[attr-defined]
-    module.OutputLane._commit_logs = early  # type: ignore[attr-defined]
+    module.Database.write_output = _late(module.Database.write_output)  # type: ignore[attr-defined]
 
 
 def skip_the_fence(module: ModuleType) -> None:
-    """The log takes whatever comes: neither incarnation nor cursor is looked at."""
+    """The output log takes whatever comes: it looks at neither incarnation nor cursor."""
+    append = module.Log.append
 
-    def append(self: Any, key: Any, incarnation: str, cluster: str, first: int, count: int, lines: bytes) -> int:
-        stream = self.streams[key]
-        self._take(stream, lines, count)
-        stream.next_seq = first + count
-        self.touched.add(key)
-        return int(stream.next_seq)
+    def unfenced(self: Any, key: Any, incarnation: str, cluster: str, first: int, count: int, lines: bytes) -> int:
+        stream = self.streams.get(key)
+        if stream is not None:
+            stream.incarnation, stream.cluster, stream.next_seq = incarnation, cluster, first
+        return int(append(self, key, incarnation, cluster, first, count, lines))
 
-    module.Log.append = append  # type: ignore[attr-defined]
+    module.Log.append = unfenced  # type: ignore[attr-defined]
 
 
 def place_twice(module: ModuleType) -> None:
@@ -142,8 +133,11 @@ class _Finder(importlib.abc.MetaPathFinder):
 
 
 CHANGES = {
-    "acknowledge-before-commit": ("jupyter_gpu_platform.control.store.writer", acknowledge_before_commit),
-    "acknowledge-output-before-commit": ("jupyter_gpu_platform.control.store.output", acknowledge_output_before_commit),
+    "acknowledge-before-commit": ("jupyter_gpu_platform.control.store.database", acknowledge_before_commit),
+    "acknowledge-output-before-commit": (
+        "jupyter_gpu_platform.control.store.database",
+        acknowledge_output_before_commit,
+    ),
     "skip-the-fence": ("jupyter_gpu_platform.control.store.output_log", skip_the_fence),
     "place-twice": ("jupyter_gpu_platform.control.planning", place_twice),
     "drop-the-last-record": ("jupyter_gpu_platform.control.store.output_log", drop_the_last_record),
