@@ -92,7 +92,7 @@ class ControlApp(Application):
         min=0,
         help="Runners that the local agent keeps ready once cells or functions were run, one per interpreter "
         "(default: 1; 0: none). Each makes the next cell start in tens of milliseconds instead of hundreds, and takes "
-        "about 50 MB of memory until nobody came for it in 30 minutes.",
+        "about 40 MB of memory until nobody came for it in 30 minutes.",
     ).tag(config=True)
     idle_exit = Float(
         -1.0,
