@@ -77,23 +77,30 @@ class Reader:
         self._parts: dict[int, list[bytes]] = {}
 
     def feed(self, data: bytes) -> list[tuple[bytes, Any]]:
-        """Return the complete messages in *data*; the payload of JSON is decoded, or None where it isn't valid."""
+        """Return the complete messages in *data*: text of one kind in one piece, JSON decoded where it is valid."""
         if self._rest:
             data = self._rest + data
-        found = []
+        found: list[tuple[bytes, Any]] = []
+        pieces: list[bytes] = []
+        before = b""
         position, end, head = 0, len(data), _HEADER.size
         unpack = _HEADER.unpack_from
         while end - position >= head:
             kind, last, length, number = unpack(data, position)
-            stop = position + head + length
-            if stop > end:
+            begin = position + head
+            if begin + length > end:
                 break
-            payload = data[position + head : stop]
-            position = stop
+            position = begin + length
+            if kind != before:
+                if pieces:
+                    found.append((before, b"".join(pieces)))
+                pieces, before = [], kind
             if kind != JSON:
-                found.append((kind, payload))
+                pieces.append(data[begin:position])
             else:
-                self._join(found, number, last, payload)
+                self._join(found, number, last, data[begin:position])
+        if pieces:
+            found.append((before, b"".join(pieces)))
         self._rest = data[position:]
         return found
 

@@ -17,7 +17,7 @@ PAUSE = 0.1
 #: seconds that an unfinished line may wait for its end, which `print` writes separately
 LINE_PAUSE = 0.01
 #: text is recorded at once when this much of it waits (bytes)
-BATCH = 64 * 2**10
+BATCH = 256 * 2**10
 #: the longest record: the agent connection carries messages of 8 MiB (bytes)
 LARGEST = 7 * 2**20
 #: bytes of error text that survive in a record that would be too long
