@@ -24,6 +24,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--no-clock", action="store_true", help="let no clock jump")
     parser.add_argument("--bug", choices=sorted(BUGS), default="", help="put this bug into the programs")
     parser.add_argument("--bugs", action="store_true", help="put each bug in: each must be caught within the seeds")
+    parser.add_argument("--patience", type=float, default=120, help="seconds without progress (default: 120)")
     parser.add_argument("--keep", action="store_true", help="keep the directories of seeds that fail")
     return parser.parse_args()
 
@@ -80,6 +81,7 @@ def main() -> int:
             clock=not given.no_clock,
             bug=bug,
             keep=given.keep,
+            patience=given.patience,
         )
         outcomes = run(options, seeds)
         report(outcomes)

@@ -6,6 +6,7 @@ import asyncio
 import shutil
 import tempfile
 import time
+from collections.abc import Awaitable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,9 +21,6 @@ from .load import Load, Told
 from .platforms import Joined, Local, Platform
 from .schedule import Fault, plan
 
-#: seconds without any progress after which the jobs that are left are taken to be stuck
-PATIENCE = 120.0
-
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
@@ -34,6 +32,8 @@ class Options:
     disks: bool = True
     clock: bool = True
     bug: str = ""
+    #: seconds without any progress after which the jobs that are left are taken to be stuck
+    patience: float = 120.0
     #: keep the directory of a seed that failed
     keep: bool = False
 
@@ -79,8 +79,8 @@ async def play(seed: int, options: Options) -> Outcome:
         )
         try:
             await platform.start()
-            await _through(load, hurting, faults)
-            shown = await _shown(platform, load)
+            await _through(load, hurting, faults, options.patience)
+            shown = await _shown(platform, load, options.patience)
         except (Stuck, errors.GpuPlatformError) as error:
             outcome.wrong = [str(error)]
         else:
@@ -116,7 +116,7 @@ def _platform(seed: int, root: Path, options: Options) -> Platform:
     return Joined(root, shared=options.database == "postgresql", **given)  # type: ignore[arg-type]
 
 
-async def _through(load: Load, hurting: Hurting, faults: list[Fault]) -> None:
+async def _through(load: Load, hurting: Hurting, faults: list[Fault], patience: float) -> None:
     """Run the load and its faults, until every job has ended."""
     loading = asyncio.create_task(load.run())
     hurts: list[asyncio.Task[None]] = []
@@ -137,13 +137,13 @@ async def _through(load: Load, hurting: Hurting, faults: list[Fault]) -> None:
             now = (started, len(load.book.ended), len(left), sum(hurt.done() for hurt in hurts))
             if now != mark:
                 mark, since = now, time.monotonic()
-            if time.monotonic() - since > PATIENCE:
+            if time.monotonic() - since > patience:
                 loading.cancel()
-                raise Stuck(await _stuck(client, load))
+                raise Stuck(await _stuck(client, load, patience))
             await asyncio.sleep(0.1)
     for hurt in hurts:
         hurt.result()
-    await _within(load.followed(), "followers to see the ends of their jobs")
+    await _within(load.followed(), patience, "followers to see the ends of their jobs")
 
 
 async def _all_ended(client: AsyncClient) -> bool:
@@ -156,23 +156,23 @@ async def _all_ended(client: AsyncClient) -> bool:
 _OPEN = ("queued", "starting", "running")
 
 
-async def _stuck(client: AsyncClient, load: Load) -> str:
+async def _stuck(client: AsyncClient, load: Load, patience: float) -> str:
     try:
         left = [job async for job in client.iter_jobs(phases=_OPEN)]
     except errors.GpuPlatformError as error:
         return f"the platform is gone: {error}"
     said = [f"job {job.spec.labels['number']} ({job.id}): {job.phase}, {job.reason}" for job in left]
-    return f"nothing happened for {PATIENCE:g} s; {len(load.told.ids)} accepted; open:\n  " + "\n  ".join(said[:12])
+    return f"nothing happened for {patience:g} s; {len(load.told.ids)} accepted; open:\n  " + "\n  ".join(said[:12])
 
 
-async def _within(waiting: object, what: str) -> None:
+async def _within(waiting: Awaitable[None], patience: float, what: str) -> None:
     try:
-        await asyncio.wait_for(waiting, PATIENCE)  # type: ignore[arg-type]
+        await asyncio.wait_for(waiting, patience)
     except TimeoutError:
-        raise Stuck(f"waited {PATIENCE:g} s for {what}") from None
+        raise Stuck(f"waited {patience:g} s for {what}") from None
 
 
-async def _shown(platform: Platform, load: Load) -> Shown:
+async def _shown(platform: Platform, load: Load, patience: float) -> Shown:
     """Read everything, half of it through each replica."""
     async with platform.client(0) as one, platform.client(1) as two:
         jobs: list[Job] = [job async for job in one.iter_jobs()]
@@ -182,5 +182,5 @@ async def _shown(platform: Platform, load: Load) -> Shown:
             client = (one, two)[number % 2]
             output[number] = [r async for r in client.follow(job_id)] if job_id in there else []
         changes = [row.id async for row in two.changes(0)]
-    await _within(load.watched(changes[-1]), "followers of the change log to come to its end")
+    await _within(load.watched(changes[-1]), patience, "followers of the change log to come to its end")
     return Shown(jobs, output, changes)
