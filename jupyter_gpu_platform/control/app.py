@@ -16,7 +16,7 @@ from traitlets.config import Application
 
 from .. import errors, logs, runtime
 from .._version import __version__
-from . import local
+from . import local, upkeep
 from .identity import Principal, new_token
 from .limits import Limits
 from .retention import Retention
@@ -31,7 +31,7 @@ MIN_TOKEN = 20
 CALLS_CUT_OFF = 3
 _ALIASES = (
     *("ip", "port", "state_dir", "database_url", "segments_url", "objects_url", "replica_url"),
-    *("fake_gpus", "standby", "idle_exit", "token_file"),
+    *("backup", "restore", "fake_gpus", "standby", "idle_exit", "token_file"),
 )
 
 
@@ -92,7 +92,7 @@ class ControlApp(Application):
         min=0,
         help="Runners that the local agent keeps ready once cells or functions were run, one per interpreter "
         "(default: 1; 0: none). Each makes the next cell start in tens of milliseconds instead of hundreds, and takes "
-        "about 40 MB of memory until nobody came for it in 30 minutes.",
+        "about 50 MB of memory until nobody came for it in 30 minutes.",
     ).tag(config=True)
     idle_exit = Float(
         -1.0,
@@ -122,6 +122,27 @@ class ControlApp(Application):
         "for people.",
     ).tag(config=True)
 
+    check = Bool(
+        False,
+        help="Instead of serving, look whether the store holds what it promises, and end (default: false). It may be "
+        "running: a snapshot is read, and nothing is changed. Exit code 2 and a line for each finding where not.",
+    ).tag(config=True)
+    backup = Unicode(
+        "",
+        help="Instead of serving, copy the store into this new directory, and end (default: none). It may be running. "
+        "It takes as much space as the store.",
+    ).tag(config=True)
+    restore = Unicode(
+        "",
+        help="Instead of serving, put a backup in the place of the store, and end (default: none). It must be stopped. "
+        "What is there is moved aside, not removed.",
+    ).tag(config=True)
+    restored = Bool(
+        False,
+        help="Instead of serving, note that the database was put back from an older copy, and end (default: false). "
+        "Do so after pg_restore, before any replica starts: else lost attempts may be taken for new ones.",
+    ).tag(config=True)
+
     classes = [Limits, Retention]
 
     aliases = {name.replace("_", "-"): f"ControlApp.{name}" for name in _ALIASES} | {
@@ -133,6 +154,8 @@ class ControlApp(Application):
     }
     flags = {
         "local": ({"ControlApp": {"local": True}}, "Be the platform of one person on this machine."),
+        "check": ({"ControlApp": {"check": True}}, "Look whether the store holds what it promises, and end."),
+        "restored": ({"ControlApp": {"restored": True}}, "Note that the database was put back, and end."),
         "metrics-public": ({"ControlApp": {"metrics_public": True}}, "Serve /metrics without a token."),
     }
     config_file = Unicode("", help="Configuration file, Python or JSON (default: none).").tag(config=True)
@@ -147,12 +170,12 @@ class ControlApp(Application):
     def start(self) -> None:
         logs.configure(self.log_to, self.log_as)
         try:
-            calls_ended = asyncio.run(self._serve())
+            code = asyncio.run(self._serve_or_upkeep())
         except errors.GpuPlatformError as error:
             # One line for people: what is wrong and what to do.
             print(f"{self.name}: {error.message} {error.hint}".strip(), file=sys.stderr)  # noqa: T201 -- for people
             self.exit(1)
-        self.exit(0 if calls_ended else CALLS_CUT_OFF)
+        self.exit(code)
 
     def settings(self, state_dir: Path) -> Settings:
         return Settings(
@@ -173,9 +196,26 @@ class ControlApp(Application):
         chosen = Path(self.state_dir).expanduser() if self.state_dir else runtime.default_state_dir()
         return chosen.absolute()
 
-    async def _serve(self) -> bool:
+    async def _serve_or_upkeep(self) -> int:
+        """Do what was asked for; returns the exit code."""
         state_dir = self._state_path()
+        settings = self.settings(state_dir)
+        if self.check:
+            return upkeep.show_check(settings)
+        if self.backup:
+            return upkeep.make_backup(settings, self.backup)
         local.prepare_state_dir(state_dir)
+        if self.restore or self.restored:
+            lock = await local.take_lock(state_dir, patience=0.0)
+            try:
+                if self.restored:
+                    return upkeep.mark_restored(settings)
+                return upkeep.put_back(settings, self.restore)
+            finally:
+                _release(lock)
+        return 0 if await self._serve(state_dir) else CALLS_CUT_OFF
+
+    async def _serve(self, state_dir: Path) -> bool:
         # Replicas with a common PostgreSQL take turns by its locks; a lone file store needs one of its own.
         alone = self.local or not self.database_url.startswith("postgresql")
         lock = await local.take_lock(state_dir) if alone else None

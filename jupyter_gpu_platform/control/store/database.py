@@ -150,6 +150,32 @@ class Database:
             database._listener.start()
         return database
 
+    @classmethod
+    def inspect(cls, url: str) -> Database:
+        """Open the store at *url* as it is, made by this release or one like it: nothing is made or migrated.
+
+        :raises LocalPlatformError: there is none, or an older release wrote it.
+        :raises StoreTooNew: a newer release wrote it.
+        :raises Unavailable: the database can't be reached.
+        """
+        parsed = _checked(url)
+        if parsed.get_backend_name() == "sqlite" and not Path(str(parsed.database)).exists():
+            raise errors.LocalPlatformError(f"there is no store {parsed.database}", hint="Name it with --state-dir.")
+        database = cls(parsed)
+        try:
+            with translated(), database.read() as connection, database.read_output() as output:
+                for part, side in (("control", connection), ("output", output)):
+                    have = _known_schema(side, part)
+                    if have != set(ScriptDirectory.from_config(_alembic(side, part)).get_heads()):
+                        raise errors.LocalPlatformError(
+                            f"an older release wrote the store (its schema: {', '.join(sorted(have)) or 'none'})",
+                            hint="Start the service once: it brings the store up to date.",
+                        )
+        except BaseException:
+            database.close()
+            raise
+        return database
+
     def close(self) -> None:
         """Close every connection. Writers, readers and the output lane are closed first."""
         if self._listener is not None:
@@ -281,12 +307,20 @@ def _sqlite(path: Path, *, read_only: bool = False) -> Engine:
     return engine
 
 
-def _upgrade(connection: Connection, part: str) -> None:
+def _alembic(connection: Connection, part: str) -> Config:
     config = Config(attributes={"connection": connection, "part": part})
     # A percent sign would be read as the start of a reference to another option.
     config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))
     config.set_main_option("path_separator", "os")
-    known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
+    return config
+
+
+def _known_schema(connection: Connection, part: str) -> set[str]:
+    """Return the schema that a store has: none where it is empty.
+
+    :raises StoreTooNew: this release doesn't know it.
+    """
+    known = {script.revision for script in ScriptDirectory.from_config(_alembic(connection, part)).walk_revisions()}
     context = MigrationContext.configure(connection, opts={"version_table": f"schema_version_{part}"})
     have = set(context.get_current_heads())
     if not have <= known:
@@ -294,4 +328,9 @@ def _upgrade(connection: Connection, part: str) -> None:
             f"the store was written by a newer release (its schema: {', '.join(sorted(have))})",
             hint="Upgrade jupyter-gpu-platform, or choose another state directory.",
         )
-    command.upgrade(config, "head")
+    return have
+
+
+def _upgrade(connection: Connection, part: str) -> None:
+    _known_schema(connection, part)
+    command.upgrade(_alembic(connection, part), "head")

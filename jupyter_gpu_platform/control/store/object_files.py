@@ -123,5 +123,12 @@ class ObjectFiles:
             return [name for name in names if name[:10] < f"{int(time):010x}"]
         return []
 
+    def sizes(self) -> dict[str, int]:
+        """Return the names and sizes of all files."""
+        with contextlib.suppress(FileNotFoundError):
+            found = self._fs.ls(self._root, detail=True, refresh=True)
+            return {entry["name"].rpartition("/")[2]: int(entry["size"]) for entry in found}
+        return {}
+
     def _path(self, name: str) -> str:
         return f"{self._root}/{name}"

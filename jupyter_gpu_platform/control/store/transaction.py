@@ -30,6 +30,8 @@ from .tables import PAYLOAD_VERSION, upsert
 
 S = TypeVar("S", bound=msgspec.Struct)
 
+#: Key of `meta` that a restored store has: when it was restored, and above which number attempts go on since then.
+RESTORED = "restored"
 #: Keys of `meta` under which readers hold the change log.
 _HOLDS = "reader:"
 #: ids in one question
@@ -177,6 +179,16 @@ class Transaction:
     def attempts(self, job: str) -> list[Attempt]:
         row = tables.attempt.c
         return self._payloads(select(row.payload).where(row.job == job).order_by(row.number), _attempt)
+
+    def newest_number(self, job: Job) -> int:
+        """Return the greatest attempt number that a job may have had, in a lost store that this was a copy of, too."""
+        found = self._row("SELECT max(number) FROM attempt WHERE job = ?", job.id)
+        newest = int(found[0] or 0) if found else 0
+        restored = self._row("SELECT value FROM meta WHERE key = ?", RESTORED)
+        if restored is None:
+            return newest
+        time, above = str(restored[0]).split()
+        return max(newest, int(above)) if job.created <= float(time) else newest
 
     def attempts_open(self) -> list[Attempt]:
         """Return all attempts that were placed or run."""
@@ -449,7 +461,7 @@ class Transaction:
         return int(value or 0)
 
     def hold_changes(self, reader: str, position: int) -> None:
-        """Keep the changes after *position* for a reader that must not miss one; who may list again needs no hold."""
+        """Keep the changes after *position* for a reader that must not miss one; others list again."""
         upsert(self.connection, tables.meta, {"key": f"{_HOLDS}{reader}", "value": str(position)})
 
     def trim_changes(self, before_id: int) -> int:
