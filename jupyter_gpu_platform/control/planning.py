@@ -207,7 +207,7 @@ class Planner:
                 job = unchanged(tx, place.job)
                 cluster = tx.cluster(place.cluster)
                 if job is not None and cluster is not None and not cluster.drained:
-                    above = max((attempt.number for attempt in tx.attempts(job.id)), default=0)
+                    above = tx.newest_attempts([job.id]).get(job.id, 0)
                     rows = lifecycle.place(job, cluster=place.cluster, now=now, gpus=place.gpus, above=above)
                     retried.append(rows.attempt.number > 1)
                     tx.put_job(rows.job)

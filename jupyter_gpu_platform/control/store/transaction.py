@@ -30,7 +30,8 @@ from .tables import PAYLOAD_VERSION, upsert
 
 S = TypeVar("S", bound=msgspec.Struct)
 
-#: Key of `meta` that a restored store has: when it was restored, and above which number attempts go on since then.
+#: Key of `meta` that a restored store has: up to which id jobs may have been in the lost one, and above which number
+#: the attempts of these go on.
 RESTORED = "restored"
 #: Keys of `meta` under which readers hold the change log.
 _HOLDS = "reader:"
@@ -180,15 +181,20 @@ class Transaction:
         row = tables.attempt.c
         return self._payloads(select(row.payload).where(row.job == job).order_by(row.number), _attempt)
 
-    def newest_number(self, job: Job) -> int:
-        """Return the greatest attempt number that a job may have had, in a lost store that this was a copy of, too."""
-        found = self._row("SELECT max(number) FROM attempt WHERE job = ?", job.id)
-        newest = int(found[0] or 0) if found else 0
+    def newest_attempts(self, job_ids: Sequence[str]) -> dict[str, int]:
+        """Return the number of each job's newest attempt, where it has one.
+
+        Where the store was restored, jobs from before that may have had more in the lost one: their numbers are skipped.
+        """
+        row = tables.attempt.c
         restored = self._row("SELECT value FROM meta WHERE key = ?", RESTORED)
-        if restored is None:
-            return newest
-        time, above = str(restored[0]).split()
-        return max(newest, int(above)) if job.created <= float(time) else newest
+        last, above = str(restored[0]).split() if restored else ("", "0")
+        found = {job_id: int(above) for job_id in job_ids if job_id <= last}
+        for some in batched(job_ids, _MANY):
+            query = select(row.job, func.max(row.number)).where(row.job.in_(some)).group_by(row.job)
+            for job_id, number in self.connection.execute(query):
+                found[job_id] = max(number, found.get(job_id, 0))
+        return found
 
     def attempts_open(self) -> list[Attempt]:
         """Return all attempts that were placed or run."""
