@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -22,6 +22,7 @@ T = TypeVar("T")
 
 TOKEN = "an-admin-token-of-the-operations-tests"
 JOB = {"source": {"type": "command", "argv": ["true"]}, "target": {"cluster": "nowhere"}}
+CONTROL = ("-m", "jupyter_gpu_platform.control")
 #: seconds that a step may take before a test gives up on it
 PATIENCE = 60.0
 
@@ -38,17 +39,18 @@ def eventually(look: Callable[[], T | None], what: str) -> T:
 class Program:
     """One control service."""
 
-    def __init__(self, folder: Path, *options: str, database_url: str = "") -> None:
+    def __init__(self, folder: Path, *options: str, database_url: str = "", code: Sequence[str] = CONTROL) -> None:
         self.folder = folder
         self.database_url = database_url or f"sqlite:///{folder / 'state' / 'control.db'}"
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "token").write_text(TOKEN)
         self.log = folder / "log"
         self._options = options
+        self._code = code
         self.start()
 
     def start(self) -> None:
-        command = [sys.executable, "-m", "jupyter_gpu_platform.control", f"--token-file={self.folder / 'token'}"]
+        command = [sys.executable, *self._code, f"--token-file={self.folder / 'token'}"]
         command += [f"--state-dir={self.folder / 'state'}", f"--database-url={self.database_url}", *self._options]
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=dict(os.environ))
@@ -98,8 +100,8 @@ Start = Callable[..., Program]
 def start(tmp_path: Path) -> Iterator[Start]:
     started: list[Program] = []
 
-    def begin(*options: str, database_url: str = "", name: str = "service") -> Program:
-        started.append(Program(tmp_path / name, *options, database_url=database_url))
+    def begin(*options: str, database_url: str = "", name: str = "service", code: Sequence[str] = CONTROL) -> Program:
+        started.append(Program(tmp_path / name, *options, database_url=database_url, code=code))
         return started[-1]
 
     yield begin
