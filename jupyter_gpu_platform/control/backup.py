@@ -124,7 +124,8 @@ def restore(source: Path, database_url: str, segments_url: str, objects_url: str
 def renew(connection: Connection, now: float) -> None:
     """Make another store of one that was put back: nobody may take it for the one that went on after the copy."""
     tables.upsert(connection, tables.meta, {"key": "incarnation", "value": secrets.token_hex(8)})
-    tables.upsert(connection, tables.meta, {"key": RESTORED, "value": f"{new_job_id(now, bytes([255] * 5))} {int(now) - _EPOCH}"})
+    newest = new_job_id(now, bytes([255] * 5))
+    tables.upsert(connection, tables.meta, {"key": RESTORED, "value": f"{newest} {int(now) - _EPOCH}"})
     _skip_changes(connection)
     # A cluster counts as reachable once its agent has said, to this store, what it holds.
     row = tables.cluster.c
