@@ -61,6 +61,7 @@ class Metrics:
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
+        self._children: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
         self.requests = Counter(
             "jgp_http_requests", "HTTP requests answered.", ["route", "method", "status"], registry=self.registry
         )
@@ -127,9 +128,13 @@ class Metrics:
 
     def observe(self, route: str, method: str, status: int, seconds: float | None) -> None:
         """Count one answered request; *seconds* is None for a stream, whose length says nothing."""
-        self.requests.labels(route, method, str(status)).inc()
+        found = self._children.get((route, method, status))
+        if found is None:  # looking labels up costs more than counting
+            children = self.requests.labels(route, method, str(status)), self.latency.labels(route, method)
+            found = self._children[route, method, status] = children
+        found[0].inc()
         if seconds is not None:
-            self.latency.labels(route, method).observe(seconds)
+            found[1].observe(seconds)
 
     def set_jobs(self, counts: dict[Phase, int]) -> None:
         for phase in Phase:

@@ -1,8 +1,9 @@
 """The planner: gives queued jobs to clusters, says why the others wait, and notices clusters that fell silent.
 
-One replica plans at a time, under a lease. A plan is made from a snapshot, outside the writer; what it writes is
-checked again in the writing transaction, the lease's epoch first, so a planner that lost its lease while it thought
-changes nothing.
+One replica plans at a time, under a lease. It reads all that waits and runs once, when it takes the lease, and follows
+the change log from there: its `Board` is what the log says up to one position. So a look costs what it decides, not
+what waits. What it writes is checked again in the writing transaction, the lease's epoch first, so a planner that lost
+its lease while it thought changes nothing.
 """
 
 from __future__ import annotations
@@ -10,15 +11,20 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
+import msgspec
 from msgspec.structs import replace
 
 from .. import errors
 from ..model import lifecycle, placement
-from ..model.jobs import Job, Reason
+from ..model.board import Board
+from ..model.jobs import Attempt, Job
 from . import leases
 from .metrics import counted
+from .store.reader import changes_of
+from .store.rows import ChangeFilter, ChangeRow, Cluster
 
 if TYPE_CHECKING:
     from .services import Services
@@ -34,14 +40,78 @@ STANDBY_LOOK = 0.5
 BATCH = 200
 
 
+#: Rows of the change log read at a time.
+PAGE = 1000
+_KINDS = ChangeFilter(kinds=("job", "job.deleted", "attempt", "cluster", "cluster.deleted"))
+_job = msgspec.json.Decoder(Job).decode
+_attempt = msgspec.json.Decoder(Attempt).decode
+_cluster = msgspec.json.Decoder(Cluster).decode
+
+
 class _Thought(NamedTuple):
-    """What a look at the snapshot came to."""
+    """What a look came to."""
 
     plan: placement.Plan
-    #: the jobs of the snapshot, by id
-    jobs: dict[str, Job]
+    #: versions of the jobs that it decides on
+    versions: dict[str, int]
     expiring: list[str]
     revision: int
+
+
+class _Follower:
+    """Keeps a board in step with the change log."""
+
+    def __init__(self) -> None:
+        self.board = Board()
+        self.revision = -1
+
+    def catch_up(self, tx: Transaction) -> None:
+        """Read what is new; all of it the first time, and when the log was trimmed meanwhile."""
+        try:
+            if self.revision >= 0:
+                self._follow(tx)
+                return
+        except errors.Gone:
+            pass
+        self.board, self.revision = Board(), -1
+        for cluster in tx.clusters():
+            self.board.put_cluster(_view(cluster))
+        for job in tx.jobs_open():
+            self.board.put_job(job)
+        for attempt in tx.attempts_open():
+            self.board.put_attempt(attempt)
+        self.revision = tx.revision()  # of the same snapshot
+
+    def _follow(self, tx: Transaction) -> None:
+        newest = tx.revision()
+        while self.revision < newest:
+            page = changes_of(tx, self.revision, PAGE, _KINDS)
+            for row in page.items:
+                self._take(row)
+            self.revision = page.next
+
+    def _take(self, row: ChangeRow) -> None:
+        match row.kind:
+            case "job":
+                self.board.put_job(_job(row.payload))
+            case "job.deleted":
+                self.board.remove_job(row.object_id)
+            case "attempt":
+                self.board.put_attempt(_attempt(row.payload))
+            case "cluster":
+                self.board.put_cluster(_view(_cluster(row.payload)))
+            case "cluster.deleted":
+                self.board.remove_cluster(row.object_id)
+
+
+def _view(cluster: Cluster) -> placement.ClusterView:
+    return placement.ClusterView(
+        name=cluster.name,
+        capacity=cluster.capacity,
+        reachable=cluster.state == "connected",
+        drained=cluster.drained,
+        capabilities=cluster.capabilities,
+    )
 
 
 class Planner:
@@ -53,6 +123,10 @@ class Planner:
         self._ttl = ttl
         self._task: asyncio.Task[None] | None = None
         self.epoch: int | None = None
+        #: the last look placed a job
+        self._placed = False
+        #: kept while this replica plans
+        self._follower: _Follower | None = None
         #: a service that has just started gives its agents this long to dial before it calls them silent
         self._patience_until = 0.0
 
@@ -90,8 +164,9 @@ class Planner:
             except Exception:  # the planner must not end by a bug in one pass
                 self._services.metrics.mistakes.labels("planner").inc()
                 log.exception("a planning pass failed")
-            # At most half of the time is spent planning, however fast the changes come.
-            await asyncio.sleep(min(1.0, loop.time() - begun))
+                self._follower = None  # whatever it was, the next pass reads all anew
+            # At most half of the time is spent placing, and a fifth saying why jobs wait, however fast changes come.
+            await asyncio.sleep(min(1.0, (loop.time() - begun) * (1 if self._placed else 4)))
             left = max(0.0, self._tick - (loop.time() - swept))
             if self.epoch is None:
                 await self._stand_by(left)
@@ -132,6 +207,8 @@ class Planner:
         if epoch is not None and self.epoch is None:
             log.info("this replica plans (epoch %d)", epoch)
         self.epoch = epoch
+        if epoch is None:
+            self._follower = None
 
     def _check(self, tx: Transaction) -> None:
         """Refuse to write under a lease that another replica has taken."""
@@ -146,75 +223,55 @@ class Planner:
 
         :param refresh: also write reasons of which only the numbers changed.
         """
-        thought = await self._services.reader.run(self._think)
-        waiting = [
-            (job_id, reason)
-            for job_id, reason in thought.plan.waiting.items()
-            if _news(thought.jobs[job_id].reason, reason, refresh=refresh)
-        ]
-        placed, expiring = list(thought.plan.placed), thought.expiring
-        while placed or waiting or expiring:
-            await self._write(thought, placed[:BATCH], waiting[:BATCH], expiring[:BATCH])
-            placed, waiting, expiring = placed[BATCH:], waiting[BATCH:], expiring[BATCH:]
-        return thought.revision
+        if self._follower is None:
+            self._follower = _Follower()
+        thought = await self._services.reader.run(partial(self._think, self._follower, refresh=refresh))
+        self._placed = bool(thought.plan.placed)
+        if thought.plan.placed or thought.plan.waiting or thought.expiring:
+            await self._write(thought)
+        # Where a look ended at its limit, the next one follows at once.
+        return -1 if thought.plan.more or len(thought.expiring) >= BATCH else thought.revision
 
-    def _think(self, tx: Transaction) -> _Thought:
-        now, revision = self._services.now(), tx.revision()
-        queued = tx.jobs_queued()
-        if not queued:
-            return _Thought(placement.Plan((), {}), {}, [], revision)
+    def _think(self, follower: _Follower, tx: Transaction, *, refresh: bool) -> _Thought:
+        follower.catch_up(tx)
+        board = follower.board
+        if not board.queued:
+            return _Thought(placement.Plan((), {}), {}, [], follower.revision)
         unknown: dict[str, set[str]] = {}
         for row in tx.unknown():
             unknown.setdefault(row.job, set()).add(row.cluster)
-        views = [
-            placement.ClusterView(
-                name=cluster.name,
-                capacity=cluster.capacity,
-                reachable=cluster.state == "connected",
-                drained=cluster.drained,
-                capabilities=cluster.capabilities,
-            )
-            for cluster in tx.clusters()
-        ]
-        held = []
-        for attempt in tx.attempts_open():
-            job = tx.job(attempt.job)
-            if job is not None:
-                held.append(placement.Held(cluster=attempt.cluster, resources=job.spec.resources, gpus=attempt.gpus))
-        held_back = {job.id: why for job in queued if (why := lifecycle.hold_back(unknown.get(job.id, ())))}
-        plan = placement.plan([job for job in queued if job.id not in held_back], views, held)
-        expiring = [job.id for job in queued if lifecycle.expire(job, now=now) is not job]
-        plan = placement.Plan(plan.placed, {**plan.waiting, **held_back})
-        return _Thought(plan, {job.id: job for job in queued}, expiring, revision)
+        held_back = {job_id: why for job_id, on in unknown.items() if (why := lifecycle.hold_back(on))}
+        plan = board.plan(BATCH, held_back, refresh=refresh)
+        decided = [*(place.job for place in plan.placed), *plan.waiting]
+        versions = {job_id: board.queued[job_id].version for job_id in decided}
+        return _Thought(plan, versions, board.expiring(self._services.now(), BATCH), follower.revision)
 
-    async def _write(
-        self,
-        thought: _Thought,
-        placed: list[placement.Placement],
-        waiting: list[tuple[str, Reason]],
-        expiring: list[str],
-    ) -> None:
+    async def _write(self, thought: _Thought) -> None:
         now = self._services.now()
         retried: list[bool] = []
-
-        def unchanged(tx: Transaction, job_id: str) -> Job | None:
-            job = tx.job(job_id)
-            return job if job is not None and job.version == thought.jobs[job_id].version else None
+        placed, waiting, expiring = thought.plan.placed, thought.plan.waiting, thought.expiring
 
         def operation(tx: Transaction) -> None:
             self._check(tx)
+            retried.clear()
+            found = tx.jobs([*thought.versions, *expiring])
+            jobs = {
+                job_id: job for job_id, job in found.items() if job.version == thought.versions.get(job_id, job.version)
+            }
+            above = tx.newest_attempts([place.job for place in placed])
+            drained = {cluster.name: cluster.drained for cluster in tx.clusters()} if placed else {}
             for place in placed:
-                job = unchanged(tx, place.job)
-                cluster = tx.cluster(place.cluster)
-                if job is not None and cluster is not None and not cluster.drained:
-                    above = tx.newest_attempts([job.id]).get(job.id, 0)
-                    rows = lifecycle.place(job, cluster=place.cluster, now=now, gpus=place.gpus, above=above)
+                job = jobs.get(place.job)
+                if job is not None and drained.get(place.cluster) is False:
+                    rows = lifecycle.place(
+                        job, cluster=place.cluster, now=now, gpus=place.gpus, above=above.get(job.id, 0)
+                    )
                     retried.append(rows.attempt.number > 1)
                     tx.put_job(rows.job)
                     tx.put_attempt(rows.attempt)
                     tx.event(job.id, "placed", f"attempt {rows.attempt.number} was given to {place.cluster}")
-            for job_id, reason in waiting:
-                job = unchanged(tx, job_id)
+            for job_id, reason in waiting.items():
+                job = jobs.get(job_id)
                 if job is not None and (told := lifecycle.wait(job, reason)) is not job:
                     tx.put_job(told)
             for job_id in expiring:
@@ -272,8 +329,3 @@ def _heard(tx: Transaction, cluster: str, now: float) -> bool:
         for agent in tx.agents(cluster)
         if not agent.revoked
     )
-
-
-def _news(old: Reason | None, new: Reason, *, refresh: bool) -> bool:
-    """Whether a reason is to be written: its numbers alone change with every job that comes or goes."""
-    return old is None or old.code != new.code or (refresh and old != new)

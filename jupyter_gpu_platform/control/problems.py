@@ -90,5 +90,6 @@ def _plain(why: str) -> str:
 
 def refuse_nul(content: bytes) -> None:
     """Refuse JSON with NUL in a string: no environment, argument or database column can hold one."""
-    if _NUL.search(content):
+    # The plain look first: it is a hundred times as fast as the exact one, and almost always enough.
+    if b"u0000" in content and _NUL.search(content):
         raise errors.InvalidRequest("the body holds a NUL character (\\u0000)", hint="Remove it.")

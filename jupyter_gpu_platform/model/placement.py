@@ -1,13 +1,16 @@
-"""Which queued job goes to which cluster, and why the others wait. Pure: the planner reads, asks here, and writes."""
+"""What a job asks of a cluster, what a cluster has left, and why the one doesn't fit the other. Pure.
+
+`model.board` decides by it which job goes where.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import msgspec
 
-from .jobs import Cell, Job, JobSpec, Reason
+from .jobs import Cell, JobSpec, Reason
 from .resources import Capacity, Gpu, Resources, fits_gpu
 
 
@@ -33,6 +36,10 @@ class Held(msgspec.Struct, frozen=True, kw_only=True):
     gpus: tuple[str, ...] = ()
 
 
+#: so many clusters are named in a reason
+_NAMED = 10
+
+
 class Placement(NamedTuple):
     job: str
     cluster: str
@@ -43,18 +50,37 @@ class Placement(NamedTuple):
 class Plan(NamedTuple):
     placed: tuple[Placement, ...]
     waiting: Mapping[str, Reason]
+    #: the limit was reached: another look finds more
+    more: bool = False
 
 
-class _Room:
+class Used:
+    """What open attempts hold of one cluster."""
+
+    def __init__(self) -> None:
+        #: UUID → how many hold it; more than one only where a restored store gave it again
+        self.gpus: dict[str, int] = {}
+        self.cpus = 0.0
+        self.memory = 0
+
+    def add(self, held: Held, sign: int = 1) -> None:
+        """Count an attempt in, or with ``sign=-1`` out again."""
+        for uuid in held.gpus:
+            self.gpus[uuid] = self.gpus.get(uuid, 0) + sign
+            if not self.gpus[uuid]:
+                del self.gpus[uuid]
+        self.cpus += sign * (held.resources.cpus or 0)
+        self.memory += sign * (held.resources.memory or 0)
+
+
+class Room:
     """What is left of one cluster while a plan is being made."""
 
-    def __init__(self, view: ClusterView, held: Iterable[Held]) -> None:
+    def __init__(self, view: ClusterView, used: Used) -> None:
         self.view = view
-        mine = [hold for hold in held if hold.cluster == view.name]
-        taken = {uuid for hold in mine for uuid in hold.gpus}
-        self.gpus = [gpu for gpu in view.capacity.gpus if gpu.uuid not in taken and not gpu.busy_by]
-        self.cpus = view.capacity.cpus - sum(hold.resources.cpus or 0 for hold in mine)
-        self.memory = view.capacity.memory - sum(hold.resources.memory or 0 for hold in mine)
+        self.gpus = [gpu for gpu in view.capacity.gpus if gpu.uuid not in used.gpus and not gpu.busy_by]
+        self.cpus = view.capacity.cpus - used.cpus
+        self.memory = view.capacity.memory - used.memory
 
     def fitting(self, request: Resources) -> list[Gpu]:
         """GPUs that would do, the smallest first, so that big ones stay for those who need them."""
@@ -109,7 +135,7 @@ class _Room:
 
 def lack(request: Resources, cluster: ClusterView) -> Reason | None:
     """Say why *cluster* could never run *request*, even when empty; None where it could."""
-    return _Room(cluster, ()).lack(request)
+    return Room(cluster, Used()).lack(request)
 
 
 def _reason(code: str, message: str, **details: str | int | float | bool | None) -> Reason:
@@ -122,66 +148,46 @@ def _describe(request: Resources) -> str:
     return f"{model}GPUs{size}"
 
 
-def plan(queued: Sequence[Job], clusters: Sequence[ClusterView], held: Sequence[Held]) -> Plan:
-    """Place what fits and give each other job its reason.
-
-    Jobs are taken by priority, then age. A job that doesn't fit now is passed over by smaller ones behind it only
-    where it could not use what they take: on a cluster where it waits for GPUs, later jobs wait behind it.
-
-    :param queued: jobs in phase queued.
-    :param held: what open attempts hold; an unreachable one holds on.
-    """
-    rooms = {view.name: _Room(view, held) for view in clusters}
-    placed: list[Placement] = []
-    waiting: dict[str, Reason] = {}
-    #: cluster → GPU jobs that already wait for it
-    blocked: dict[str, int] = {}
-    for job in sorted(queued, key=lambda job: (-job.spec.priority, job.created, job.id)):
-        placement = _place(job, rooms, blocked)
-        if isinstance(placement, Placement):
-            placed.append(placement)
-        else:
-            waiting[job.id] = placement
-    return Plan(tuple(placed), waiting)
-
-
 def needs(spec: JobSpec) -> set[str]:
     """Return the capabilities without which an agent must not be given this."""
     values = spec.objects or (isinstance(spec.source, Cell) and spec.source.out)
     return {"objects"} if values else set()
 
 
-def _place(job: Job, rooms: Mapping[str, _Room], blocked: dict[str, int]) -> Placement | Reason:
-    request, target = job.spec.resources, job.spec.target.cluster
+class Demand(NamedTuple):
+    """All that placement asks of a job: jobs with the same demand share one answer."""
+
+    resources: Resources
+    #: a cluster's name; any when None
+    target: str | None
+    needs: frozenset[str]
+
+    @classmethod
+    def of(cls, spec: JobSpec) -> Demand:
+        return cls(spec.resources, spec.target.cluster, frozenset(needs(spec)))
+
+
+def rooms_for(demand: Demand, rooms: Mapping[str, Room]) -> list[Room] | Reason:
+    """Return the clusters that can take such a job, full or not, or say why none can."""
+    request, target = demand.resources, demand.target
     if target is not None and target not in rooms:
-        names = ", ".join(sorted(rooms)) or "none"
+        few = sorted(rooms)[:_NAMED]
+        names = (", ".join(few) or "none") + (f" and {len(rooms) - _NAMED} more" if len(rooms) > _NAMED else "")
         return _reason("no_cluster", f"there is no cluster named {target!r} (joined: {names})", cluster=target)
     candidates = [rooms[target]] if target is not None else list(rooms.values())
     if not candidates:
         return _reason("no_cluster", "no cluster has joined yet")
-    lacks = [lack for room in candidates if (lack := room.lack(request)) is not None]
-    able = [room for room in candidates if room.lack(request) is None]
+    lacks = [room.lack(request) for room in candidates]
+    able = [room for room, lack in zip(candidates, lacks, strict=True) if lack is None]
     if not able:
-        return lacks[0]
-    understood = [room for room in able if needs(job.spec) <= set(room.view.capabilities)]
+        return next(lack for lack in lacks if lack is not None)
+    understood = [room for room in able if demand.needs <= set(room.view.capabilities)]
     if not understood:
         text = f"the agent of cluster {able[0].view.name} can't bring values into jobs and out of them: update it"
         return _reason("agent_too_old", text, cluster=able[0].view.name)
-    able = understood
-    open_ = [room for room in able if room.view.reachable and not room.view.drained]
+    open_ = [room for room in understood if room.view.reachable and not room.view.drained]
     if not open_:
-        room = able[0]
+        room = understood[0]
         state = "closed for new jobs by its admin" if room.view.drained else "not connected"
         return _reason("cluster_away", f"cluster {room.view.name} is {state}", cluster=room.view.name)
-    for room in sorted(open_, key=lambda room: (-len(room.fitting(request)), room.view.name)):
-        if request.gpus and blocked.get(room.view.name):
-            continue
-        gpus = room.take(request)
-        if gpus is not None:
-            return Placement(job.id, room.view.name, gpus)
-    ahead = min(blocked.get(room.view.name, 0) for room in open_)
-    reason = open_[0].shortage(request, ahead)
-    if request.gpus:
-        for room in open_:
-            blocked[room.view.name] = blocked.get(room.view.name, 0) + 1
-    return reason
+    return open_

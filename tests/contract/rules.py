@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from jupyter_gpu_platform.model import lifecycle, placement
+from jupyter_gpu_platform.model import board, lifecycle
 from jupyter_gpu_platform.model.jobs import Job, Phase
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ class Stream(NamedTuple):
 class Rules:
     """The right decisions."""
 
-    plan = staticmethod(placement.plan)
+    plan = staticmethod(board.plan)
     place = staticmethod(lifecycle.place)
     hold_back = staticmethod(lifecycle.hold_back)
     claim = staticmethod(lifecycle.claim)

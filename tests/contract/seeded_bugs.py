@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec.structs import replace
 
-from jupyter_gpu_platform.model import lifecycle, placement
+from jupyter_gpu_platform.model import board, lifecycle, placement
 from jupyter_gpu_platform.model.jobs import Attempt, AttemptState, Job, Phase
 from jupyter_gpu_platform.model.lifecycle import Claimed, Report, Rows
 
@@ -83,7 +83,7 @@ class ForgetsToHoldBack(Rules):
 class ForgetsWhatIsHeld(Rules):
     @staticmethod
     def plan(queued: Any, clusters: Any, _held: Any) -> placement.Plan:
-        return placement.plan(queued, clusters, ())
+        return board.plan(queued, clusters, ())
 
 
 @found_by("older_attempt_changes_nothing")

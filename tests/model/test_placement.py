@@ -2,8 +2,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from jupyter_gpu_platform.model.board import plan
 from jupyter_gpu_platform.model.jobs import Cell, Command, Job, JobSpec, ObjectRef
-from jupyter_gpu_platform.model.placement import ClusterView, Held, needs, plan
+from jupyter_gpu_platform.model.placement import ClusterView, Held, needs
 from jupyter_gpu_platform.model.resources import Capacity, Gpu, Resources
 
 

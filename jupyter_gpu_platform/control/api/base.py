@@ -48,6 +48,8 @@ def parse_query(arguments: dict[str, list[bytes]], query: type[msgspec.Struct]) 
 
     :raises InvalidRequest: one is unknown (the nearest valid one is named), given twice, or has a wrong value.
     """
+    if not arguments and not query.__struct_fields__:
+        return query()
     hints = typing.get_type_hints(query)
     found: dict[str, Any] = {}
     for name, values in arguments.items():

@@ -113,7 +113,7 @@ def _values(
 @functools.cache
 def _statement(table: str, columns: tuple[str, ...], replacing: str, rows: int) -> str:
     row = f"({', '.join('?' * len(columns))})"
-    return f'INSERT INTO "{table}" ({", ".join(columns)}) VALUES {", ".join([row] * rows)}{replacing}'
+    return f'INSERT INTO "{table}" ({", ".join(columns)}) VALUES {", ".join([row] * rows)}{replacing}'  # noqa: S608 -- names are our own
 
 
 @functools.cache

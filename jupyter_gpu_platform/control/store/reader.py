@@ -69,7 +69,7 @@ class Reader:
 
         :raises Gone: rows after that position were trimmed away, or this store never reached it.
         """
-        return await self.run(lambda transaction: _changes(transaction, after, limit, filter or rows.ChangeFilter()))
+        return await self.run(lambda transaction: changes_of(transaction, after, limit, filter or rows.ChangeFilter()))
 
     async def position(self) -> int:
         """Return the change log's position."""
@@ -125,7 +125,7 @@ def _events(transaction: Transaction, job: str, after: int, limit: int) -> list[
     return [rows.Event(**found) for found in transaction.connection.execute(query).mappings()]
 
 
-def _changes(transaction: Transaction, after: int, limit: int, wanted: rows.ChangeFilter) -> rows.ChangePage:
+def changes_of(transaction: Transaction, after: int, limit: int, wanted: rows.ChangeFilter) -> rows.ChangePage:
     oldest, newest = transaction.trimmed(), transaction.revision()
     if not oldest <= after <= newest:
         raise errors.Gone(

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any, TypeVar
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from typing import Any, TypeVar, cast
 
 import msgspec
 from msgspec.structs import replace
@@ -116,10 +116,13 @@ class Transaction:
                 self._jobs[job_id] = _job(payload)
         return {job_id: job for job_id in job_ids if (job := self._jobs.get(job_id)) is not None}
 
-    def jobs_queued(self) -> list[Job]:
-        """Return all jobs in phase queued, the oldest first."""
-        query = select(tables.job.c.payload).where(tables.job.c.phase == Phase.QUEUED).order_by(tables.job.c.id)
-        return self._payloads(query, _job)
+    def jobs_open(self) -> Iterator[Job]:
+        """Give all jobs that have not ended, the oldest of each phase first, without keeping them."""
+        row = tables.job.c
+        for phase in Phase:
+            if not phase.ended:
+                query = select(row.payload).where(row.phase == phase.value).order_by(row.id)
+                yield from map(_job, self.connection.execute(query.execution_options(yield_per=_MANY)).scalars())
 
     def insert_job(self, job: Job) -> None:
         """Add a job.
@@ -181,21 +184,6 @@ class Transaction:
         row = tables.attempt.c
         return self._payloads(select(row.payload).where(row.job == job).order_by(row.number), _attempt)
 
-    def newest_attempts(self, job_ids: Sequence[str]) -> dict[str, int]:
-        """Return the number of each job's newest attempt, where it has one.
-
-        Where the store was restored, jobs from before that may have had more in the lost one: their numbers are skipped.
-        """
-        row = tables.attempt.c
-        restored = self._row("SELECT value FROM meta WHERE key = ?", RESTORED)
-        last, above = str(restored[0]).split() if restored else ("", "0")
-        found = {job_id: int(above) for job_id in job_ids if job_id <= last}
-        for some in batched(job_ids, _MANY):
-            query = select(row.job, func.max(row.number)).where(row.job.in_(some)).group_by(row.job)
-            for job_id, number in self.connection.execute(query):
-                found[job_id] = max(number, found.get(job_id, 0))
-        return found
-
     def attempts_open(self) -> list[Attempt]:
         """Return all attempts that were placed or run."""
         row = tables.attempt.c
@@ -207,13 +195,29 @@ class Transaction:
         query = select(row.payload).where(row.cluster == cluster, row.forgotten.is_(False))
         return self._payloads(query.order_by(row.job, row.number), _attempt)
 
+    def newest_attempts(self, job_ids: Sequence[str]) -> dict[str, int]:
+        """Return the number of each job's newest attempt, where it has one.
+
+        Where the store was restored, jobs from before that may have had more in the lost one: these are skipped.
+        """
+        row = tables.attempt.c
+        restored = self._row("SELECT value FROM meta WHERE key = ?", RESTORED)
+        last, above = str(restored[0]).split() if restored else ("", "0")
+        found = {job_id: int(above) for job_id in job_ids if job_id <= last}
+        for some in batched(job_ids, _MANY):
+            query = select(row.job, func.max(row.number)).where(row.job.in_(some)).group_by(row.job)
+            for job_id, number in self.connection.execute(query):
+                found[job_id] = max(number, found.get(job_id, 0))
+        return found
+
     def put_attempt(self, attempt: Attempt) -> None:
         """Add or replace an attempt; one that is forgotten, and whose job is gone, goes too."""
         job = self.job(attempt.job)
         scope: Mapping[str, Any] | None = None if job is None else _scope(job)
         if scope is None:
             row = tables.attempt.c
-            scope = self._first(_scope_of(tables.attempt).where(row.job == attempt.job, row.number == attempt.number))
+            kept = _scope_of(tables.attempt).where(row.job == attempt.job, row.number == attempt.number)
+            scope = cast("Mapping[str, Any] | None", self._first(kept))
         if scope is None:
             raise errors.NotFound(f"there is no job {attempt.job}")
         payload, key = _stored(attempt), (attempt.job, attempt.number)

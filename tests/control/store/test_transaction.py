@@ -63,10 +63,11 @@ async def test_a_job_is_inserted_once_and_put_only_where_it_is(writer: Writer, m
         await insert(writer, job)
 
 
-async def test_queued_jobs_come_the_oldest_first(writer: Writer, make_job: MakeJob) -> None:
+async def test_open_jobs_come_by_phase_the_oldest_first(writer: Writer, make_job: MakeJob) -> None:
     jobs = [make_job() for _ in range(3)]
-    await insert(writer, *reversed(jobs), replace(make_job(), phase=Phase.RUNNING))
-    assert await writer.run(Transaction.jobs_queued) == jobs
+    running, ended = replace(make_job(), phase=Phase.RUNNING), replace(make_job(), phase=Phase.FAILED)
+    await insert(writer, *reversed(jobs), running, ended)
+    assert await writer.run(lambda t: list(t.jobs_open())) == [*jobs, running]
 
 
 async def test_attempts_by_job_state_and_cluster(writer: Writer, reader: Reader, make_job: MakeJob) -> None:
