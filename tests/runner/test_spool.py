@@ -84,6 +84,20 @@ def test_a_full_disk_holds_the_records_and_says_so_in_order(tmp_path):
     spool.close()
 
 
+def test_nothing_follows_the_exit_record_on_a_disk_that_was_full(tmp_path):
+    spool = Disk(str(tmp_path))
+    recorder = Recorder(spool)
+    spool.full = True
+    recorder.exit(0, None, None)
+    assert recorder.blocked
+    spool.full = False
+    assert recorder.retry()
+    records = [json.loads(line) for line in lines(spool)]
+    assert records[-1]["type"] == "exit"
+    assert records[-1]["seq"] == recorder.last_seq == len(records)
+    spool.close()
+
+
 @pytest.mark.parametrize("cut", range(1, 4))
 def test_characters_that_arrive_in_pieces_are_whole(tmp_path, cut):
     spool = Spool(str(tmp_path))
