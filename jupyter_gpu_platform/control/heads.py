@@ -61,28 +61,28 @@ class Head:
         self._pieces: deque[_Piece] = deque()
         self._size = 0
         self._reading: asyncio.Task[None] | None = None
-        #: the position that the next read goes on from
-        self._end = 0
+        #: up to where it has read: the next read goes on from here
+        self.position = 0
         self.followers = 0
 
     def after(self, position: int) -> tuple[int, bytes]:
         """Return the position that is reached by what is kept after *position*, and that: nothing where it is not."""
-        if not self._pieces or not self._pieces[0].first - 1 <= position < self._end:
+        if not self._pieces or not self._pieces[0].first - 1 <= position < self.position:
             return position, b""
         lines = b"".join([piece.after(position) for piece in self._pieces if piece.last > position])
         if self.followers == 1:
             self._forget()
-        return self._end, lines
+        return self.position, lines
 
     def behind(self, position: int) -> bool:
         """Whether a follower at *position*, which the log has, must read for himself.
 
         Who comes first, or has overtaken the others, moves the head to where he is.
         """
-        if position > self._end and self._reading is None:
+        if position > self.position and self._reading is None:
             self._forget()
-            self._end = position
-        return position < self._end
+            self.position = position
+        return position < self.position
 
     async def more(self, changed: asyncio.Event, timeout: float) -> bool:
         """Wait until something was read, or *changed* is set; False when neither came within *timeout* seconds."""
@@ -102,11 +102,11 @@ class Head:
     async def _read(self) -> None:
         """Read what comes next, as soon as there is something."""
         try:
-            page = await self._lane.next(self._job, self._end)
-            piece = _Piece(self._end + 1, page.next, rendered(page))
+            page = await self._lane.next(self._job, self.position)
+            piece = _Piece(self.position + 1, page.next, rendered(page))
             self._pieces.append(piece)
             self._size += len(piece.lines)
-            self._end = page.next
+            self.position = page.next
             while self._size > KEPT and len(self._pieces) > 1:
                 self._size -= len(self._pieces.popleft().lines)
         finally:

@@ -29,8 +29,9 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-#: Records that may wait to be shown; the reader pauses beyond, so that a fast job can't fill the kernel's memory.
-_WINDOW = 2000
+#: So much may wait to be shown (bytes, and a little for each record): a fast job must not fill the kernel's memory.
+_WINDOW = 16 * 2**20
+_EACH = 2**10
 #: Seconds without output after which the job is looked at.
 _QUIET = 2.0
 #: Seconds between two looks: at first, and at the most; each is a little later than the one before.
@@ -79,6 +80,38 @@ class Broken(NamedTuple):
 Event = Submitted | Record | Looked | Said | Pressed | Ended | Broken
 
 
+class _Room:
+    """Room for what waits to be shown; the reader waits for it. What is larger than all of it is let in alone."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._taken = 0
+        self._over = False
+
+    def take(self, size: int) -> None:
+        with self._changed:
+            self._changed.wait_for(lambda: self._over or not self._taken or self._taken + size <= _WINDOW)
+            self._taken += size
+
+    def give_back(self, size: int) -> None:
+        with self._changed:
+            self._taken -= size
+            self._changed.notify_all()
+
+    def over(self) -> None:
+        """Let the reader wait no more."""
+        with self._changed:
+            self._over = True
+            self._changed.notify_all()
+
+
+def _size(record: dict[str, Any]) -> int:
+    """About how much memory a record takes, bytes."""
+    data = record.get("data")
+    shown = data.values() if isinstance(data, dict) else ()
+    return _EACH + len(record.get("text") or "") + sum(len(part) for part in shown if isinstance(part, str))
+
+
 class _Highest:
     """The highest number reached so far, to wait for."""
 
@@ -115,7 +148,7 @@ class Feed:
     def __init__(self, connect: Callable[[], Client], begin: Callable[[Client], Job], *, output: bool = True) -> None:
         self._connect, self._begin, self._output = connect, begin, output
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
-        self._room = threading.Semaphore(_WINDOW)
+        self._room = _Room()
         self._stopped = threading.Event()
         self._looking: threading.Event | None = None
         #: a look, and since when it waits for its answer
@@ -138,7 +171,7 @@ class Feed:
     def stop(self) -> None:
         """Read no further; the job is not touched."""
         self._stopped.set()
-        self._room.release()
+        self._room.over()
 
     def press(self) -> None:
         """Note a press of Ctrl-C; called by the signal handler."""
@@ -151,7 +184,7 @@ class Feed:
         except queue.Empty:
             return None
         if isinstance(event, Record):
-            self._room.release()
+            self._room.give_back(_size(event.record))
         return event
 
     @property
@@ -209,7 +242,7 @@ class Feed:
                     self._withdraw()
                 elif record["type"] == "exit":
                     self._withdraw()
-                self._room.acquire()
+                self._room.take(_size(record))
                 if self._stopped.is_set():
                     break
                 self._events.put(Record(record))
