@@ -184,6 +184,25 @@ def test_a_killed_supervisor_is_told_as_such_and_leaves_nothing(state_dir, away)
     run(state_dir, test)
 
 
+def test_an_end_that_cannot_be_written_down_is_tried_again(state_dir, caplog):
+    async def test(core, make):
+        executor = await make()
+        await executor.apply(sh("echo up; sleep 1000"))
+        await core.until(lambda: core.text())
+        folder = state_dir / "attempts" / "j1.1"
+        in_the_way = folder / f"exit.json.{os.getpid()}"
+        in_the_way.mkdir()
+        os.kill(json.loads((folder / "supervisor.json").read_text())["pid"], signal.SIGKILL)
+        async with asyncio.timeout(30):
+            while "can't be seen through" not in caplog.text:  # noqa: ASYNC110 -- a log announces nothing
+                await asyncio.sleep(0.02)
+        in_the_way.rmdir()
+        assert (await core.report()).reason.code == "supervisor_killed"
+        assert [r["type"] for r in core.records()] == ["stream", "gap", "exit"]
+
+    run(state_dir, test)
+
+
 def test_a_restart_of_the_machine_is_told_as_such(state_dir):
     async def test(core, make):
         executor = await make()
