@@ -1,17 +1,27 @@
-"""One local platform for all golden transcripts, and a pair of kernels that run in step."""
+"""One local platform for all golden transcripts, and a pair of kernels that run in step.
+
+Some jobs find a runner on standby, most come too fast for one. With ``JGP_GOLDEN_STANDBY=1`` each cell of
+``pytest tests/golden/test_cells.py`` waits for one first, which takes some minutes.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import os
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
+import psutil
 import pytest
 
 from jupyter_gpu_platform import client as platform
 
-from .kernels import Kernel, environment, kernel
+from .kernels import PATIENCE, Kernel, environment, kernel
 
 
 @pytest.fixture(scope="package")
@@ -42,6 +52,8 @@ def pair(platform_env: dict[str, str], tmp_path_factory: pytest.TempPathFactory)
     """Two equal kernels; whatever is run in one is run in the other, so that cell numbers agree."""
     home = tmp_path_factory.mktemp("pair")
     with kernel(platform_env, home / "here") as here, kernel(platform_env, home / "there") as there:
+        if os.environ.get("JGP_GOLDEN_STANDBY"):
+            there.silent("%%gpu_run\nprint('the next one finds a runner')")
         yield here, there
 
 
@@ -51,12 +63,31 @@ def client(platform_env: dict[str, str]) -> Iterator[platform.Client]:
         yield connected
 
 
+def _until_one_stands_by(state_dir: str) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline:
+        for process in psutil.process_iter(["cmdline"]):
+            line = process.info["cmdline"] or []
+            with contextlib.suppress(psutil.NoSuchProcess):
+                # One that serves a job has told its worker what to run, and no longer reads from the agent.
+                if "supervise" in line and "--standby" in line and state_dir in line and _waits(process):
+                    return
+        threading.Event().wait(0.02)
+    raise TimeoutError("no runner stands by")
+
+
+def _waits(process: psutil.Process) -> bool:
+    return Path(f"/proc/{process.pid}/fd/0").readlink().name.startswith("pipe:")
+
+
 @pytest.fixture
-def run_both(pair):
+def run_both(pair, platform_env):
     """Run one code in both kernels, the second one's under another text; return the two transcripts."""
     here, there = pair
 
     def run(code: str, other: str):
+        if os.environ.get("JGP_GOLDEN_STANDBY") and "%%gpu_run" in other:
+            _until_one_stands_by(platform_env["JUPYTER_GPU_STATE_DIR"])
         requests = [(one, one.start(text)) for one, text in ((here, code), (there, other))]
         return tuple(one.finish(request) for one, request in requests)
 
