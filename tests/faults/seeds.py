@@ -158,10 +158,18 @@ _OPEN = ("queued", "starting", "running")
 
 async def _stuck(client: AsyncClient, load: Load, patience: float) -> str:
     try:
-        left = [job async for job in client.iter_jobs(phases=_OPEN)]
+        jobs = [job async for job in client.iter_jobs()]
     except errors.GpuPlatformError as error:
         return f"the platform is gone: {error}"
-    said = [f"job {job.spec.labels['number']} ({job.id}): {job.phase}, {job.reason}" for job in left]
+    there = {job.id for job in jobs}
+    said = [
+        f"job {number} ({one}) was accepted and is gone" for number, one in load.told.ids.items() if one not in there
+    ]
+    said += [
+        f"job {job.spec.labels['number']} ({job.id}): {job.phase}, {job.reason.message if job.reason else 'no reason'}"
+        for job in jobs
+        if not job.phase.ended
+    ]
     return f"nothing happened for {patience:g} s; {len(load.told.ids)} accepted; open:\n  " + "\n  ".join(said[:12])
 
 
