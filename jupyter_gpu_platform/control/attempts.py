@@ -19,6 +19,7 @@ from ..model.records import StreamKey
 from ..model.resources import Capacity
 from ..wire.messages import Claim, ClaimResult, Desired, Hello, Owned, Reports, Started
 from . import leases
+from .store.reader import changes_of
 from .store.rows import ChangeFilter
 
 if TYPE_CHECKING:
@@ -216,18 +217,15 @@ class Attempts:
 
         :raises Gone: the log no longer reaches back so far: say hello again.
         """
-        page = await self._reader.changes(revision, PAGE, ChangeFilter(kinds=("attempt",)))
-        keys = {row.object_id: row.cluster for row in page.items if row.cluster in clusters}
-        if not keys:
-            return page.next, {}
 
-        def look(tx: Transaction) -> dict[str, list[Desired]]:
+        def look(tx: Transaction) -> tuple[int, dict[str, list[Desired]]]:
+            page = changes_of(tx, revision, PAGE, ChangeFilter(kinds=("attempt",)))
             found: dict[str, list[Desired]] = {}
-            for object_id, cluster in keys.items():
+            for object_id, cluster in {row.object_id: row.cluster for row in page.items}.items():
                 job, _, number = object_id.rpartition("/")
-                attempt = tx.attempt(job, int(number))
+                attempt = tx.attempt(job, int(number)) if cluster in clusters else None
                 if attempt is not None and not attempt.forgotten:
                     found.setdefault(cluster, []).append(desired(tx.job(job), attempt))
-            return found
+            return page.next, found
 
-        return page.next, await self._reader.run(look)
+        return await self._reader.run(look)

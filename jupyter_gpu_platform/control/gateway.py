@@ -232,12 +232,15 @@ class Gateway:
         """Tell the agents what the change log says of their clusters."""
         services = self._services
         try:
-            page = await services.reader.changes(self._position, PAGE, ChangeFilter(kinds=("agent",)))
+            clusters = {socket.agent.cluster for socket in self._live.values()}
+            # At once, since a job waits for what comes of it.
+            page, (position, desired) = await asyncio.gather(
+                services.reader.changes(self._position, PAGE, ChangeFilter(kinds=("agent",))),
+                services.attempts.desired_since(self._position, clusters),
+            )
             # Where more was written than one page holds, the rest comes with the next round.
             if changed := {row.object_id for row in page.items}:
                 await self._check_leases(changed)
-            clusters = {socket.agent.cluster for socket in self._live.values()}
-            position, desired = await services.attempts.desired_since(self._position, clusters)
         except errors.Gone:
             self._position = await services.reader.position()
             for socket in list(self._live.values()):
@@ -246,7 +249,8 @@ class Gateway:
         position, begun = min(position, page.next), self._position
         self._position = position
         for socket in list(self._live.values()):
-            if socket.session.revision < begun:
+            # One that came while this was read may be of a cluster that was not asked about.
+            if socket.session.revision < begun or socket.agent.cluster not in clusters:
                 self._spawn(self._catch_up(socket))
             else:
                 socket.tell(position, desired.get(socket.agent.cluster, []))
