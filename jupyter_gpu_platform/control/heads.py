@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 #: bytes that are kept of a job for followers who are a little later than the first
 KEPT = 4 * 2**20
+#: small pieces are joined up to so many bytes: a thousand followers who stall hold this each
+AT_ONCE = 256 * 2**10
 
 
 def spliced(position: int, attempt: int, replica: int, line: bytes) -> bytes:
@@ -66,13 +68,20 @@ class Head:
         self.followers = 0
 
     def after(self, position: int) -> tuple[int, bytes]:
-        """Return the position that is reached by what is kept after *position*, and that: nothing where it is not."""
+        """Return what is kept after *position*, if it is, and the position that it reaches; not all at once."""
         if not self._pieces or not self._pieces[0].first - 1 <= position < self.position:
             return position, b""
-        lines = b"".join([piece.after(position) for piece in self._pieces if piece.last > position])
-        if self.followers == 1:
+        reached, found, size = position, [], 0
+        for piece in self._pieces:
+            if piece.last > position:
+                size += len(piece.lines)
+                if found and size > AT_ONCE:
+                    break
+                reached = piece.last
+                found.append(piece.after(position))
+        if self.followers == 1 and reached == self.position:
             self._forget()
-        return self.position, lines
+        return reached, b"".join(found)
 
     def behind(self, position: int) -> bool:
         """Whether a follower at *position*, which the log has, must read for himself.
@@ -94,9 +103,8 @@ class Head:
             done, _ = await asyncio.wait({reading, change}, return_when=asyncio.FIRST_COMPLETED, timeout=timeout)
         finally:
             change.cancel()
-        if reading in done and isinstance(error := reading.exception(), errors.GpuPlatformError):
-            # One exception that is raised by all followers would mix their traces.
-            raise type(error)(error.message, hint=error.hint)
+        if reading in done:
+            _raise_own(reading.exception())
         return bool(done)
 
     async def _read(self) -> None:
@@ -119,6 +127,14 @@ class Head:
     def close(self) -> None:
         if self._reading is not None:
             self._reading.cancel()
+
+
+def _raise_own(error: BaseException | None) -> None:
+    """Raise the error of a read; one exception that is raised by all followers would mix their traces."""
+    if isinstance(error, errors.GpuPlatformError):
+        raise type(error)(error.message, hint=error.hint)
+    if error is not None:
+        raise errors.InternalError("the output could not be read") from error
 
 
 class Heads:

@@ -6,12 +6,14 @@ import asyncio
 import json
 import random
 import threading
+import zlib
 from pathlib import Path
 
 import pytest
 
 from jupyter_gpu_platform import errors
 from jupyter_gpu_platform.control.store import Database, OutputLane, Writer
+from jupyter_gpu_platform.control.store.output_log import packed, unpacked
 from jupyter_gpu_platform.model.records import StreamKey
 
 pytestmark = pytest.mark.anyio
@@ -150,6 +152,10 @@ async def test_pages_keep_their_limits_and_make_progress(opened: OutputLane) -> 
     assert len((await opened.read("j1", 13, limit_bytes=1)).records) == 1
     assert (await opened.read("j1", 40)) == ([], 40)
     assert await everything(opened, size=3000) == [record(seq, "y" * 1000) for seq in range(1, 41)]
+
+
+def test_what_was_packed_before_zstd_was_used_is_still_read() -> None:
+    assert unpacked(zlib.compress(lines(1, 3), 1)) == unpacked(packed(lines(1, 3))) == lines(1, 3)
 
 
 async def test_a_follower_wakes_at_once(opened: OutputLane) -> None:
