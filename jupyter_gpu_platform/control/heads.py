@@ -71,7 +71,8 @@ class Head:
         """Return what is kept after *position*, if it is, and the position that it reaches; not all at once."""
         if not self._pieces or not self._pieces[0].first - 1 <= position < self.position:
             return position, b""
-        reached, found, size = position, [], 0
+        reached, size = position, 0
+        found: list[bytes] = []
         for piece in self._pieces:
             if piece.last > position:
                 size += len(piece.lines)
