@@ -29,6 +29,8 @@ LOCAL_IDLE_EXIT = 1800.0
 MIN_TOKEN = 20
 #: exit code of a service that had to cut calls off when it was asked to end
 CALLS_CUT_OFF = 3
+#: parts with settings of their own
+_PARTS = (Limits, Retention)
 _ALIASES = (
     *("ip", "port", "state_dir", "database_url", "segments_url", "objects_url", "replica_url"),
     *("backup", "restore", "fake_gpus", "standby", "idle_exit", "token_file"),
@@ -143,7 +145,7 @@ class ControlApp(Application):
         "Do so after pg_restore, before any replica starts: else lost attempts may be taken for new ones.",
     ).tag(config=True)
 
-    classes = [Limits, Retention]
+    classes = list(_PARTS)
 
     aliases = {name.replace("_", "-"): f"ControlApp.{name}" for name in _ALIASES} | {
         "log-level": "ControlApp.log_to",
@@ -276,7 +278,7 @@ class ControlApp(Application):
 def _refuse_unknown(argv: list[str], known: set[str]) -> None:
     """Refuse options that nothing stands behind; traitlets would warn and start without them."""
     traits = {
-        f"{kind.__name__}.{name}" for kind in (ControlApp, Limits) for name in kind.class_trait_names(config=True)
+        f"{kind.__name__}.{name}" for kind in (ControlApp, *_PARTS) for name in kind.class_trait_names(config=True)
     }
     builtin = {"help", "help-all", "version", "debug", "show-config", "show-config-json", "generate-config"}
     valid = known | traits | builtin
