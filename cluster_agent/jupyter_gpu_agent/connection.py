@@ -30,7 +30,8 @@ logger = logging.getLogger(__name__)
 
 #: seconds; the pause before try *n* is random in 0 … FIRST_PAUSE · 2^n, at most LONGEST_PAUSE
 FIRST_PAUSE = 0.25
-LONGEST_PAUSE = 30.0
+#: A service that is back has all its agents within this, spread out: with a thousand, 6 ms for each.
+LONGEST_PAUSE = 6.0
 #: seconds for a socket to be opened
 CONNECT_PATIENCE = 10.0
 #: seconds for a socket to be closed; Tornado gives a silent peer up after five

@@ -5,10 +5,12 @@ Each call names the cluster of the agent that speaks; nothing here touches an at
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, NamedTuple
 
+import msgspec
 from msgspec.structs import replace
 
 from .. import errors
@@ -20,7 +22,7 @@ from ..model.resources import Capacity
 from ..wire.messages import Claim, ClaimResult, Desired, Hello, Owned, Reports, Started
 from . import leases
 from .store.reader import changes_of
-from .store.rows import ChangeFilter
+from .store.rows import ChangeFilter, ChangeRow
 
 if TYPE_CHECKING:
     from .store.output import OutputLane
@@ -30,6 +32,12 @@ if TYPE_CHECKING:
 
 #: Rows of the change log read at a time.
 PAGE = 1000
+#: Hellos worked on at one time; the others wait, so that a call of a person finds the readers' threads free.
+GREETED_AT_ONCE = 16
+#: Of an attempt of which nothing new was wanted since it was placed.
+FIRST_GENERATION = 1
+
+_attempt = msgspec.json.Decoder(Attempt).decode
 
 
 class Greeted(NamedTuple):
@@ -40,6 +48,19 @@ class Greeted(NamedTuple):
     revision: int
     desired: list[Desired]
     unknown: list[Owned]
+
+
+class News(NamedTuple):
+    """What a piece of the change log means to agents."""
+
+    #: the revision up to which it goes
+    position: int
+    #: what is wanted by now of the attempts that changed, by cluster
+    desired: dict[str, list[Desired]]
+    #: agents of which something changed
+    agents: set[str]
+    #: cluster → the newest change of an attempt of its
+    newest: dict[str, int]
 
 
 class Holder(NamedTuple):
@@ -76,15 +97,28 @@ class Attempts:
         self._reader = reader
         self._output = output
         self._now = now
+        self._greeting = asyncio.Semaphore(GREETED_AT_ONCE)
 
     async def hello(self, agent_id: str, hello: Hello, holder: Holder) -> Greeted:
         """Take a connection's hello: it now holds the agent, and is told all that is wanted of its cluster.
 
+        The writer is held for a few rows only: what is wanted of a hundred attempts is read beside it, from a snapshot
+        that is newer than the lease. So a thousand agents that come back at once hold up nobody else's commits.
+
         :raises Unauthenticated: the agent was revoked meanwhile.
         """
-        return await self._writer.run(lambda tx: self._hello(tx, agent_id, hello, holder), own=True)
+        async with self._greeting:
+            strange = await self._reader.run(lambda tx: _not_known(tx, agent_id, hello.owned))
+            taking = self._writer.run(lambda tx: self._take(tx, agent_id, hello, holder, strange), own=True)
+            cluster, epoch, unknown = await taking
+            wanted, revision, lost = await self._reader.run(lambda tx: _wanted_of(tx, cluster))
+            if lost:
+                await self._writer.run(lambda tx: self._regain(tx, lost), own=True)
+        return Greeted(cluster, epoch, revision, wanted, unknown)
 
-    def _hello(self, tx: Transaction, agent_id: str, hello: Hello, holder: Holder) -> Greeted:
+    def _take(
+        self, tx: Transaction, agent_id: str, hello: Hello, holder: Holder, strange: Collection[Owned]
+    ) -> tuple[str, int, list[Owned]]:
         now = self._now()
         agent = tx.agent(agent_id)
         cluster = None if agent is None else tx.cluster(agent.cluster)
@@ -97,17 +131,7 @@ class Attempts:
                 cluster, state="connected", capacity=hello.capacity, capacity_at=now, capabilities=hello.capabilities
             )
         )
-        unknown = self._set_unknown_apart(tx, cluster.name, hello.owned, now)
-        wanted = []
-        for attempt in tx.attempts_of(cluster.name):
-            job = tx.job(attempt.job)
-            wanted.append(desired(job, attempt))
-            if job is not None and job.attempt == attempt.number:
-                back = lifecycle.regain_contact(job)
-                if back is not job:
-                    tx.put_job(back)
-                    tx.event(job.id, "regained", "its cluster can be heard again", attempt.number)
-        return Greeted(cluster.name, epoch, tx.revision(), wanted, unknown)
+        return cluster.name, epoch, self._set_unknown_apart(tx, cluster.name, strange, now)
 
     def _set_unknown_apart(self, tx: Transaction, cluster: str, owned: Collection[Owned], now: float) -> list[Owned]:
         """Note what the agent holds and this store doesn't know; what it no longer holds needs no decision."""
@@ -122,6 +146,16 @@ class Attempts:
             if (row.job, row.attempt) not in held:
                 tx.delete_unknown(cluster, row.job, row.attempt)
         return unknown
+
+    def _regain(self, tx: Transaction, attempts: Collection[Attempt]) -> None:
+        """Note that these can be heard again."""
+        for attempt in attempts:
+            job = tx.job(attempt.job)
+            if job is not None and job.attempt == attempt.number:
+                back = lifecycle.regain_contact(job)
+                if back is not job:
+                    tx.put_job(back)
+                    tx.event(job.id, "regained", "its cluster can be heard again", attempt.number)
 
     async def claim(self, cluster: str, claim: Claim) -> ClaimResult:
         """Let one incarnation run an attempt; granted means committed, and that its output will be taken."""
@@ -149,7 +183,7 @@ class Attempts:
             return ClaimResult(request=claim.request, granted=False, refusal=error.message)
         return ClaimResult(request=claim.request, granted=True, max_output_bytes=limit)
 
-    async def reports(self, cluster: str, reports: Reports) -> None:
+    async def reports(self, cluster: str, several: Collection[Reports]) -> None:
         """Take proofs, progress and carried-out tombstones; returns when they are committed.
 
         What is old, or of another cluster, changes nothing: it is acknowledged all the same, for asking again would
@@ -157,12 +191,13 @@ class Attempts:
         """
 
         def operation(tx: Transaction) -> None:
-            for started in reports.progress:
-                self._progress(tx, cluster, started)
-            for report in reports.ended:
-                self._ended(tx, cluster, report)
-            for owned in reports.forgotten:
-                self._forgotten(tx, cluster, owned)
+            for reports in several:
+                for started in reports.progress:
+                    self._progress(tx, cluster, started)
+                for report in reports.ended:
+                    self._ended(tx, cluster, report)
+                for owned in reports.forgotten:
+                    self._forgotten(tx, cluster, owned)
 
         await self._writer.run(operation, own=True)
 
@@ -212,20 +247,52 @@ class Attempts:
             own=True,
         )
 
-    async def desired_since(self, revision: int, clusters: Collection[str]) -> tuple[int, dict[str, list[Desired]]]:
+    async def desired_since(self, revision: int, clusters: Collection[str]) -> News:
         """What changed after *revision* for each of *clusters*, and up to which revision that goes.
 
         :raises Gone: the log no longer reaches back so far: say hello again.
         """
+        return await self._reader.run(lambda tx: _news(tx, revision, clusters))
 
-        def look(tx: Transaction) -> tuple[int, dict[str, list[Desired]]]:
-            page = changes_of(tx, revision, PAGE, ChangeFilter(kinds=("attempt",)))
-            found: dict[str, list[Desired]] = {}
-            for object_id, cluster in {row.object_id: row.cluster for row in page.items}.items():
-                job, _, number = object_id.rpartition("/")
-                attempt = tx.attempt(job, int(number)) if cluster in clusters else None
-                if attempt is not None and not attempt.forgotten:
-                    found.setdefault(cluster, []).append(desired(tx.job(job), attempt))
-            return page.next, found
 
-        return await self._reader.run(look)
+def _news(tx: Transaction, revision: int, clusters: Collection[str]) -> News:
+    """Read all of it at once, since jobs wait for what comes of it."""
+    page = changes_of(tx, revision, PAGE, ChangeFilter(kinds=("agent", "attempt")))
+    newest = {row.object_id: row for row in page.items if row.kind == "attempt"}
+    keys = [(row.cluster, _key(name)) for name, row in newest.items() if row.cluster in clusters and _is_news(row)]
+    jobs = tx.jobs({job for _, (job, _) in keys})
+    found: dict[str, list[Desired]] = {}
+    for cluster, (job, number) in keys:
+        attempt = tx.attempt(job, number)
+        if attempt is not None and not attempt.forgotten:
+            found.setdefault(cluster, []).append(desired(jobs.get(job), attempt))
+    agents = {row.object_id for row in page.items if row.kind == "agent"}
+    return News(page.next, found, agents, {row.cluster: row.id for row in newest.values()})
+
+
+def _key(object_id: str) -> tuple[str, int]:
+    job, _, number = object_id.rpartition("/")
+    return job, int(number)
+
+
+def _is_news(row: ChangeRow) -> bool:
+    """Say whether the agent may not know it: it made its own claims and said itself what it has forgotten."""
+    attempt = _attempt(row.payload)
+    just_claimed = attempt.state is AttemptState.RUNNING and attempt.generation == FIRST_GENERATION
+    return not attempt.forgotten and not just_claimed
+
+
+def _not_known(tx: Transaction, agent_id: str, owned: Collection[Owned]) -> list[Owned]:
+    """Leave out, of what an agent holds, the attempts that its cluster was given."""
+    agent = tx.agent(agent_id)
+    known = set() if agent is None else tx.attempt_keys(agent.cluster)
+    return [item for item in owned if (item.job, item.attempt) not in known]
+
+
+def _wanted_of(tx: Transaction, cluster: str) -> tuple[list[Desired], int, list[Attempt]]:
+    """What is wanted of a cluster's attempts, of which revision that is, and which of them count as unreachable."""
+    attempts = tx.attempts_of(cluster)
+    jobs = tx.jobs({attempt.job for attempt in attempts})
+    wanted = [desired(jobs.get(attempt.job), attempt) for attempt in attempts]
+    lost = [attempt for attempt in attempts if (job := jobs.get(attempt.job)) and job.unreachable_since is not None]
+    return wanted, tx.revision(), lost

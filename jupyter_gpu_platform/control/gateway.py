@@ -17,13 +17,13 @@ from .. import errors
 from ..wire.messages import Answer, BulkHello, Desired, Inspected
 from ..wire.session import HEARTBEAT
 from . import leases
-from .attempts import PAGE, Holder
+from .attempts import Holder
 from .metrics import counted
 from .problems import Named
 from .relay import PREFIX, Relay, RelayHandler
 from .sockets import BulkSocket, ControlSocket
 from .store.replicas import replica_key
-from .store.rows import Agent, ChangeFilter
+from .store.rows import Agent
 
 if TYPE_CHECKING:
     from .services import Services
@@ -83,6 +83,10 @@ class Gateway:
         self._background: set[asyncio.Task[None]] = set()
         self._stopping = False
         self._position = 0
+        #: cluster → the newest change of it that was followed
+        self._newest: dict[str, int] = {}
+        #: what was followed since then is in `_newest`
+        self._unseen = 0
 
     async def start(self) -> None:
         """Begin to serve; the replica's URL must be known by now."""
@@ -92,7 +96,7 @@ class Gateway:
         await self._keep_replica()
         if services.database.is_sqlite:
             await services.writer.run(_nobody_is_connected)
-        self._position = await services.reader.position()
+        self._position = self._unseen = await services.reader.position()
         loops = (self._tick, self._follow, self._watch_leases)
         self._tasks = [asyncio.create_task(self._forever(loop), name=f"gateway {loop.__name__}") for loop in loops]
 
@@ -225,48 +229,49 @@ class Gateway:
 
     async def _tick(self) -> None:
         await asyncio.sleep(self._heartbeat / 4)
-        for socket in list(self._opened):
+        for number, socket in enumerate(list(self._opened)):
             socket.tick()
+            if number % 100 == 99:
+                await asyncio.sleep(0)  # two thousand sockets' pings are no one step of the loop
 
     async def _follow(self) -> None:
         """Tell the agents what the change log says of their clusters."""
         services = self._services
+        clusters = {socket.agent.cluster for socket in self._live.values()}
         try:
-            clusters = {socket.agent.cluster for socket in self._live.values()}
-            # At once, since a job waits for what comes of it.
-            page, (position, desired) = await asyncio.gather(
-                services.reader.changes(self._position, PAGE, ChangeFilter(kinds=("agent",))),
-                services.attempts.desired_since(self._position, clusters),
-            )
-            # Where more was written than one page holds, the rest comes with the next round.
-            if changed := {row.object_id for row in page.items}:
-                await self._check_leases(changed)
+            news = await services.attempts.desired_since(self._position, clusters)
         except errors.Gone:
-            self._position = await services.reader.position()
+            self._position = self._unseen = await services.reader.position()
             for socket in list(self._live.values()):
                 socket.refuse("log_trimmed", "too much has changed: say hello again")
             return
-        position, begun = min(position, page.next), self._position
-        self._position = position
+        if news.agents:
+            await self._check_leases(news.agents)
+        self._newest.update(news.newest)
+        begun, self._position = self._position, news.position
         for socket in list(self._live.values()):
-            # One that came while this was read may be of a cluster that was not asked about.
-            if socket.session.revision < begun or socket.agent.cluster not in clusters:
+            if socket.session.revision < begun:
+                continue  # it is catching up
+            if socket.agent.cluster in clusters:
+                socket.tell(news.position, news.desired.get(socket.agent.cluster, []))
+            elif socket.session.revision < news.position:
+                # It came while this was read, and its cluster was not asked about.
                 self._spawn(self._catch_up(socket))
-            else:
-                socket.tell(position, desired.get(socket.agent.cluster, []))
-        await services.feed.wait(position, 5.0)
+        await services.feed.wait(news.position, 5.0)
 
     async def _catch_up(self, socket: ControlSocket) -> None:
         """Bring a connection up to where the others are: its welcome was read from an older snapshot."""
+        cluster = socket.agent.cluster
         try:
             while not socket.closed and socket.session.revision < self._position:
-                cluster = socket.agent.cluster
-                position, desired = await self._services.attempts.desired_since(socket.session.revision, {cluster})
-                if position <= socket.session.revision:
+                if max(self._newest.get(cluster, 0), self._unseen) <= socket.session.revision:
+                    socket.tell(self._position, [])
                     return
-                socket.tell(position, desired.get(cluster, []))
-        except errors.Gone:
-            socket.refuse("log_trimmed", "too much has changed: say hello again")
+                news = await self._services.attempts.desired_since(socket.session.revision, {cluster})
+                socket.tell(news.position, news.desired.get(cluster, []))
+        except errors.GpuPlatformError as error:
+            # The log was trimmed, or the store can't be read: the next hello begins from what is wanted then.
+            socket.refuse(error.code, "what has changed can't be read: say hello again")
 
     async def _watch_leases(self) -> None:
         await asyncio.sleep(self._renew)
@@ -294,8 +299,11 @@ class Gateway:
         def look(tx: Transaction) -> dict[str, tuple[bool, int, bool]]:
             given_up = set() if only else {cluster.name for cluster in tx.clusters() if cluster.state == "away"}
             found = {}
+            listed = tx.agents() if only is None else filter(None, map(tx.agent, ids))
+            agents = {agent.id: agent for agent in listed}
+            held = leases.of_agents(tx, ids)
             for agent_id in ids:
-                agent, lease = tx.agent(agent_id), tx.lease(leases.agent_lease(agent_id))
+                agent, lease = agents.get(agent_id), held.get(agent_id)
                 epoch = lease.epoch if lease else 0
                 found[agent_id] = (
                     agent is None or agent.revoked,

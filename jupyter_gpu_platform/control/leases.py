@@ -7,6 +7,8 @@ replica's, so that a thousand agents cost one write, and ends a moment after its
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from .store.rows import Lease
 from .store.transaction import Transaction
 
@@ -29,6 +31,12 @@ def _replica_lease(replica_id: str) -> str:
 def replica_of(lease: Lease) -> str:
     """The replica that an agent's lease names."""
     return lease.holder_id.partition("/")[0]
+
+
+def of_agents(tx: Transaction, agent_ids: Collection[str]) -> dict[str, Lease]:
+    """Return the leases of these agents, by agent: one question for a thousand."""
+    names = {agent_lease(agent_id): agent_id for agent_id in agent_ids}
+    return {names[lease.name]: lease for lease in tx.leases(names)}
 
 
 def keep_replica(tx: Transaction, replica_id: str, url: str, now: float) -> None:
@@ -61,3 +69,13 @@ def alive(tx: Transaction, lease: Lease | None, now: float) -> bool:
         return False
     replica = tx.lease(_replica_lease(replica_of(lease)))
     return replica is not None and replica.expires > now
+
+
+def heard(tx: Transaction, now: float, cluster: str | None = None) -> set[str]:
+    """Name the clusters (or that one) of which an agent is connected, or was a moment ago: a few questions for all."""
+    agents = [agent for agent in tx.agents(cluster) if not agent.revoked]
+    held = {name: lease for name, lease in of_agents(tx, [agent.id for agent in agents]).items() if lease.expires > now}
+    replicas = tx.leases({_replica_lease(replica_of(lease)) for lease in held.values()})
+    living = {replica.name for replica in replicas if replica.expires > now}
+    speaking = {name for name, lease in held.items() if _replica_lease(replica_of(lease)) in living}
+    return {agent.cluster for agent in agents if agent.id in speaking}

@@ -292,40 +292,30 @@ class Planner:
             return
 
         def silent(tx: Transaction) -> list[str]:
-            now = self._services.now()
-            open_on = {attempt.cluster for attempt in tx.attempts_open()}
+            heard = leases.heard(tx, self._services.now())
+            quiet = {cluster.name: cluster.state for cluster in tx.clusters() if cluster.name not in heard}
+            open_on = tx.clusters_in_use() if "away" in quiet.values() else set()
             return [
-                cluster.name
-                for cluster in tx.clusters()
-                if (cluster.state == "connected" or (cluster.state == "away" and cluster.name in open_on))
-                and not _heard(tx, cluster.name, now)
+                name for name, state in quiet.items() if state == "connected" or (state == "away" and name in open_on)
             ]
 
-        names = await self._services.reader.run(silent)
-        if names:
-            await self._services.writer.run(lambda tx: self._lose(tx, names), own=True)
+        # One at a time: where a thousand fall silent together, other writers have their turn between them.
+        for name in await self._services.reader.run(silent):
+            await self._services.writer.run(lambda tx, name=name: self._lose(tx, name), own=True)  # type: ignore[misc]  # mypy can't type a lambda's default
 
-    def _lose(self, tx: Transaction, names: list[str]) -> None:
+    def _lose(self, tx: Transaction, name: str) -> None:
         self._check(tx)
-        now = self._services.now()
-        lost = {name for name in names if not _heard(tx, name, now)}
-        for name in sorted(lost):
-            cluster = tx.cluster(name)
-            if cluster is not None:
-                tx.put_cluster(replace(cluster, state="away"))
-        for attempt in tx.attempts_open():
-            job = tx.job(attempt.job) if attempt.cluster in lost else None
+        now, cluster = self._services.now(), tx.cluster(name)
+        if cluster is None or name in leases.heard(tx, now, name):
+            return
+        tx.put_cluster(replace(cluster, state="away"))
+        attempts = tx.attempts_of(name)
+        jobs = tx.jobs({attempt.job for attempt in attempts})
+        for attempt in attempts:
+            job = jobs.get(attempt.job)
             if job is None or job.attempt != attempt.number:
                 continue
             gone = lifecycle.lose_contact(job, now=now)
             if gone is not job:
                 tx.put_job(gone)
-                tx.event(job.id, "unreachable", f"{attempt.cluster} can't be heard; the job goes on", attempt.number)
-
-
-def _heard(tx: Transaction, cluster: str, now: float) -> bool:
-    return any(
-        leases.alive(tx, tx.lease(leases.agent_lease(agent.id)), now)
-        for agent in tx.agents(cluster)
-        if not agent.revoked
-    )
+                tx.event(job.id, "unreachable", f"{name} can't be heard; the job goes on", attempt.number)

@@ -178,9 +178,11 @@ class ControlSocket(_Socket):
 
     async def _commit_reports(self) -> None:
         while not self.closed:
-            reports = await self._reports.get()
-            await self.services.attempts.reports(self.agent.cluster, reports)
-            self.do(self.session.committed(reports.seq))
+            several = [await self._reports.get()]
+            while not self._reports.empty():
+                several.append(self._reports.get_nowait())
+            await self.services.attempts.reports(self.agent.cluster, several)
+            self.do(self.session.committed(several[-1].seq))
 
     async def _claim(self, claim: Claim) -> None:
         logs.begin(job=claim.job, attempt=claim.attempt)

@@ -450,6 +450,8 @@ class ServiceSession:
         if not self.live or revision <= self.revision:
             return []
         self.revision = revision
+        if not desired:
+            return []  # as for nearly all of a thousand agents, with each commit
         return [Send(Delta(revision=revision, desired=part)) for part in _portions(self._understood(desired))]
 
     def aside(self, desired: Sequence[Desired]) -> list[Effect]:

@@ -72,6 +72,9 @@ class SimulatedExecutor:
         self._gpus = gpus.simulate(settings.fake_gpus).gpus
         self._name = uuid.uuid4().hex[:12]
         self._runs: dict[AttemptKey, _Run] = {}
+        #: how many attempts have claimed, and how many were forgotten after their end
+        self.claimed = 0
+        self.ended = 0
 
     async def start(self) -> None:
         """Nothing outlives an agent here, so there is nothing to adopt."""
@@ -106,6 +109,8 @@ class SimulatedExecutor:
     async def forget(self, key: AttemptKey) -> None:
         run = self._runs.pop(key, None)
         if run is not None and run.task is not None:
+            # A tombstone follows the commit of the end, and may come before that commit's acknowledgement.
+            self.ended += run.over
             run.task.cancel()
             await asyncio.gather(run.task, return_exceptions=True)
 
@@ -146,6 +151,7 @@ class SimulatedExecutor:
         claimed = await self._claim(run)
         if not claimed.granted:
             return self._report(run, None, Reason(code="claim_refused", message=claimed.refusal))
+        self.claimed += 1
         code, why = await self._run(run)
         run.write(type="exit", exit_code=code, signal=None, reason=_plain(why))
         return self._report(run, code, why) if await self._deliver(run, durable=True) else None

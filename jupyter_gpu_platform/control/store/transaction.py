@@ -210,6 +210,17 @@ class Transaction:
                 found[job_id] = max(number, found.get(job_id, 0))
         return found
 
+    def attempt_keys(self, cluster: str) -> set[tuple[str, int]]:
+        """Name the attempts of *cluster* that its agent has not forgotten."""
+        row = tables.attempt.c
+        query = select(row.job, row.number).where(row.cluster == cluster, row.forgotten.is_(False))
+        return {(job, number) for job, number in self.connection.execute(query)}
+
+    def clusters_in_use(self) -> set[str]:
+        """Name the clusters that have attempts which were placed or run."""
+        row = tables.attempt.c
+        return set(self.connection.execute(select(row.cluster).where(row.state.in_(_OPEN)).distinct()).scalars())
+
     def put_attempt(self, attempt: Attempt) -> None:
         """Add or replace an attempt; one that is forgotten, and whose job is gone, goes too."""
         job = self.job(attempt.job)
@@ -414,6 +425,14 @@ class Transaction:
     def lease(self, name: str) -> rows.Lease | None:
         found = self._first(select(tables.lease).where(tables.lease.c.name == name))
         return rows.Lease(**found) if found else None
+
+    def leases(self, names: Collection[str]) -> list[rows.Lease]:
+        """Return those of the leases that exist."""
+        found = []
+        for some in batched(list(names), _MANY):
+            query = select(tables.lease).where(tables.lease.c.name.in_(some))
+            found += [rows.Lease(**row) for row in self.connection.execute(query).mappings()]
+        return found
 
     def acquire_lease(
         self, name: str, holder_url: str, holder_id: str, ttl: float, now: float, *, force: bool = False
