@@ -151,7 +151,11 @@ def _text_apart(tree: Tree, own: dict[str, str]) -> Tree:
     return {**tree, "messages": [*others, *_gathered(streams)]}
 
 
-_DURATION = r"\d+(?:\.\d+)?(?:e\+\d+)? ?(?:ns|µs|us|μs|ms|s|min|it/s|s/it)\b|\d?\d:\d\d(?=[<,\] ])|\?(?=it/s)"
+#: tqdm gives rates below ten a blank in front
+_PADDING = r"(?:(?<=, ) (?=\d\.\d\d(?:it/s|s/it)))?"
+_DURATION = (
+    _PADDING + r"\d+(?:\.\d+)?(?:e\+\d+)? ?(?:ns|µs|us|μs|ms|s|min|it/s|s/it)\b|\d?\d:\d\d(?=[<,\] ])|\?(?=it/s)"
+)
 
 
 _CARD = re.compile(r"Job j[0-9a-z]+( on [^\s:]+)?: ")
