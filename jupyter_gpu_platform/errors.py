@@ -5,6 +5,7 @@ The tree, with the stable ``code`` that crosses HTTP in a problem document (RFC 
     GpuPlatformError
     ├── InvalidRequest            invalid_request      400   a flag, field, body or cursor is wrong
     │   ├── InvalidCursor         invalid_cursor       400
+    │   ├── FilterTooBroad        filter_too_broad     400   a list would have to look through too many: add a filter
     │   ├── BodyTooLarge          body_too_large       413
     │   ├── NotPicklable          not_picklable        400   a value that is to be sent can't be
     │   ├── CaptureTooLarge       capture_too_large    400   what a cell takes along is over the limit
@@ -58,6 +59,10 @@ class InvalidRequest(GpuPlatformError):
 
 class InvalidCursor(InvalidRequest):
     code = "invalid_cursor"
+
+
+class FilterTooBroad(InvalidRequest):
+    code = "filter_too_broad"
 
 
 class BodyTooLarge(InvalidRequest):

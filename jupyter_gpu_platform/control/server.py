@@ -15,6 +15,7 @@ from tornado.web import Application
 
 from .. import errors
 from ..wire.messages import MAX_MESSAGE
+from .api import changes
 from .api.activity import Activity
 from .api.routes import url_specs
 from .attempts import Attempts
@@ -36,6 +37,7 @@ from .store.object_files import ObjectFiles
 from .store.output import OutputLane
 from .store.reader import Reader
 from .store.writer import Writer
+from .tail import ChangeTail
 from .watch import JobWatch
 
 log = logging.getLogger(__name__)
@@ -79,6 +81,7 @@ async def open_services(settings: Settings) -> Services:
         identity=identity,
         metrics=metrics,
         heads=Heads(output),
+        tail=ChangeTail(reader, feed, metrics, changes.line),
         watch=JobWatch(reader, feed, metrics, now=settings.now, revoked=identity.forget),
         replica_url=settings.replica_url,
         local=settings.local,
@@ -139,6 +142,7 @@ class Server:
         self.services.metrics.watch(self.services, self._http)
         self._measuring = asyncio.create_task(self.services.metrics.measure_lag(), name="event loop lag")
         self.services.watch.start()
+        self.services.tail.start()
         await self.gateway.start()
         self.planner.start()
         self.sealer.start()
@@ -171,6 +175,7 @@ class Server:
         await self.planner.stop()
         await self.gateway.stop()
         await self.services.watch.stop()
+        await self.services.tail.stop()
         if self._http is not None:
             await self._http.close_all_connections()
         services = self.services

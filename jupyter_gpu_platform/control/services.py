@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from .store.output import OutputLane
     from .store.reader import Reader
     from .store.writer import Writer
+    from .tail import ChangeTail
     from .watch import JobWatch
 
 
@@ -42,6 +43,7 @@ class Services:
     identity: Identity
     metrics: Metrics
     watch: JobWatch
+    tail: ChangeTail
     heads: Heads
     limits: Limits = field(default_factory=Limits)
     admission: Admission = field(init=False)

@@ -32,7 +32,7 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
     payload: msgspec.Raw
 
 
-def _line(row: ChangeRow) -> bytes:
+def line(row: ChangeRow) -> bytes:
     change = Change(id=row.id, time=row.time, kind=row.kind, object_id=row.object_id, payload=msgspec.Raw(_public(row)))
     return msgspec.json.encode(change) + b"\n"
 
@@ -50,20 +50,25 @@ async def changes(call: Call) -> AsyncIterator[bytes]:
     query: ChangeQuery = call.query
     services, position = call.services, query.after
     allowed = services.jobs.change_filter(call.principal)
-    first = True
-    while True:
-        page = await services.reader.changes(position, PAGE, allowed)
-        moved = page.next > position
-        position = page.next
-        if first:
-            first = False
-            yield b""  # the headers go out at once
-        if page.items:
-            yield b"".join(map(_line, page.items))
-        elif not query.follow:
-            return
-        elif not moved and not await services.feed.wait(position, KEEP_ALIVE):
-            yield b"\n"
+    page = await services.reader.changes(position, PAGE, allowed)
+    yield b"".join(map(line, page.items))  # though it be nothing: the headers go out at once
+    if not query.follow:
+        while page.items:
+            page = await services.reader.changes(page.next, PAGE, allowed)
+            yield b"".join(map(line, page.items))
+        return
+    position, tail = page.next, services.tail
+    with tail.follow():
+        while True:
+            if tail.covers(position):
+                lines, position = tail.after(position, PAGE, allowed)
+            else:
+                page = await services.reader.changes(position, PAGE, allowed)
+                lines, position = list(map(line, page.items)), page.next
+            if lines:
+                yield b"".join(lines)
+            elif not await tail.wait(position, KEEP_ALIVE):
+                yield b"\n"
 
 
 ROUTES = (

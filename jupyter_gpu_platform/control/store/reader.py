@@ -14,6 +14,7 @@ from ... import errors
 from ...model.jobs import Attempt, Job
 from . import rows, tables
 from .database import Database, translated
+from .listing import page_of
 from .transaction import Transaction, decode_jobs
 
 T = TypeVar("T")
@@ -49,7 +50,10 @@ class Reader:
         return await self.run(lambda transaction: transaction.job(job_id))
 
     async def jobs(self, filter: rows.JobFilter, limit: int = 100, after: str | None = None) -> rows.JobPage:  # noqa: A002 -- the word for it
-        """List jobs, the newest first."""
+        """List jobs, the newest first.
+
+        :raises FilterTooBroad: no index finds them, and the newest that one finds hold too few.
+        """
         return await self.run(lambda transaction: _jobs(transaction, filter, limit, after))
 
     async def attempts(self, job: str) -> list[Attempt]:
@@ -97,26 +101,9 @@ class Reader:
 
 
 def _jobs(transaction: Transaction, wanted: rows.JobFilter, limit: int, after: str | None) -> rows.JobPage:
-    row = tables.job.c
-    query = select(row.payload).order_by(row.id.desc()).limit(limit + 1)
-    for column in ("owner", "project", "organisation", "cluster"):
-        value = getattr(wanted, column)
-        if value is not None:
-            query = query.where(row[column] == value)
-    if wanted.phases:
-        query = query.where(row.phase.in_(wanted.phases))
-    if wanted.name:
-        query = query.where(row.name.icontains(wanted.name, autoescape=True))
-    for key, value in wanted.label.items():
-        label = tables.job_label.alias()
-        has = select(label.c.job).where(label.c.job == row.id, label.c.key == key, label.c.value == value)
-        query = query.where(has.exists())
-    if after:
-        # Ids sort by time.
-        query = query.where(row.id < after)
-    found = decode_jobs(transaction.connection.execute(query).scalars().all())
-    more = len(found) > limit
-    return rows.JobPage(found[:limit], found[limit - 1].id if more else None, transaction.revision())
+    found, more = page_of(transaction, wanted, limit, after)
+    jobs = decode_jobs(found)
+    return rows.JobPage(jobs, jobs[-1].id if more else None, transaction.revision())
 
 
 def _events(transaction: Transaction, job: str, after: int, limit: int) -> list[rows.Event]:

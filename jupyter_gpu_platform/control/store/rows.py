@@ -164,6 +164,16 @@ class ChangeFilter(msgspec.Struct, frozen=True, kw_only=True):
     cluster: str | None = None
     kinds: tuple[ChangeKind, ...] = ()
 
+    def admits(self, row: ChangeRow) -> bool:
+        """Say of a row that was read without a filter whether this one would have let it pass."""
+        return (
+            (self.owner is None or row.owner in (self.owner, ""))
+            and (self.project is None or row.project in (self.project, ""))
+            and self.organisation in (None, row.organisation)
+            and self.cluster in (None, row.cluster)
+            and (not self.kinds or row.kind in self.kinds)
+        )
+
 
 class JobPage(NamedTuple):
     items: list[Job]

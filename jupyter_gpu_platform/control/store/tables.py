@@ -76,8 +76,9 @@ job = Table(
     *_payload(),
     # seconds since the epoch; what retention goes by
     Column("ended", Float),
-    Index("job_by_owner", "owner", "id"),
-    Index("job_by_project", "organisation", "project", "id"),
+    Index("job_by_owner", "organisation", "owner", "phase", "id"),
+    Index("job_by_project", "organisation", "project", "phase", "id"),
+    Index("job_by_cluster", "cluster", "phase", "id"),
     Index("job_by_phase", "phase", "id"),
     Index("job_by_end", "ended", sqlite_where=text("ended IS NOT NULL"), postgresql_where=text("ended IS NOT NULL")),
 )

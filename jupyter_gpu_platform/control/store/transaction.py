@@ -91,6 +91,11 @@ class Transaction:
         self._attempts.clear()
         self._answers.clear()
 
+    def read(self, query: str, values: Sequence[object] = ()) -> Sequence[Sequence[Any]]:
+        """Return the rows of a question in SQL, with ``?`` for each value."""
+        connection = self.connection
+        return connection.exec_driver_sql(query if self._sqlite else query.replace("?", "%s"), tuple(values)).fetchall()
+
     def _row(self, query: str, *values: object) -> Sequence[Any] | None:
         """Return the first row of a look-up by key, none of which waits to be written.
 
