@@ -194,7 +194,12 @@ class Board:
                 reason = apart.get(job_id) or self._reason(look, job_id)
                 if reason is not None and hash(reason.message) != self.queued[job_id].text:
                     waiting.setdefault(job_id, reason)
-        return Plan(tuple(placed), waiting, more or len(waiting) >= limit)
+        full = len(waiting) >= limit
+        # Where a demand fits in part, those that were placed are among its jobs still: told to wait, they would be
+        # written as queued over their placement.
+        for place in placed:
+            waiting.pop(place.job, None)
+        return Plan(tuple(placed), waiting, more or full)
 
     def _place(self, look: _Look, limit: int, apart: Mapping[str, Reason]) -> tuple[list[Placement], bool]:
         placed: list[Placement] = []

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from jupyter_gpu_platform.model.board import plan
+from jupyter_gpu_platform.model.board import Board, plan
 from jupyter_gpu_platform.model.jobs import Cell, Command, Job, JobSpec, ObjectRef
 from jupyter_gpu_platform.model.placement import ClusterView, Held, needs
 from jupyter_gpu_platform.model.resources import Capacity, Gpu, Resources
@@ -24,6 +24,17 @@ def cluster(count: int, *, busy: int = 0, **state: Any) -> ClusterView:
 def test_gpus_are_given_once() -> None:
     made = plan([job("a", 2), job("b", 2, created=2.0)], [cluster(4)], [])
     assert [set(one.gpus) for one in made.placed] == [{"g0", "g1"}, {"g2", "g3"}]
+
+
+def test_of_jobs_that_ask_alike_those_that_are_placed_are_not_told_to_wait() -> None:
+    board = Board()
+    board.put_cluster(cluster(2))
+    for name in ("a", "b", "c"):
+        board.put_job(job(name, 1, created=float(ord(name))))
+    for refresh in (False, True):
+        made = board.plan(10, refresh=refresh)
+        assert [one.job for one in made.placed] == ["a", "b"]
+        assert set(made.waiting) <= {"c"}
 
 
 def test_held_and_busy_gpus_are_not_given() -> None:
