@@ -74,7 +74,8 @@ def backup(database_url: str, segments_url: str, objects_url: str, target: Path)
             files, size, lost = _copy_files(segments_url, target / "segments", _names(output, "output_segment"))
             _leave_out_jobs(main, output, lost)
             more, bytes_, lost = _copy_files(objects_url, target / "objects", _names(main, "object"))
-            main.executemany("DELETE FROM object WHERE name = ?", [(name,) for name in lost])
+            for name in lost:
+                main.execute("DELETE FROM object WHERE name = ?", (name,))
             made = Manifest(
                 created=time.time(),
                 incarnation=main.execute("SELECT value FROM meta WHERE key = 'incarnation'").fetchone()[0],

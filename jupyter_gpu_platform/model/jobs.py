@@ -53,7 +53,16 @@ class Frontend(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     stdin: bool = False
 
 
-class Cell(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="type", tag="cell"):
+class Cell(
+    msgspec.Struct,
+    frozen=True,
+    kw_only=True,
+    forbid_unknown_fields=True,
+    # An agent that is older than a field refuses it, so one that says nothing isn't sent.
+    omit_defaults=True,
+    tag_field="type",
+    tag="cell",
+):
     """A notebook cell, run as IPython would run it."""
 
     code: Text

@@ -14,6 +14,7 @@ import msgspec
 from msgspec.structs import replace
 
 from .. import __version__, errors
+from ..model.jobs import Cell
 from ..model.lifecycle import Report
 from ..model.resources import Capacity
 from .messages import (
@@ -350,6 +351,15 @@ def _portions(desired: Sequence[Desired]) -> Iterator[tuple[Desired, ...]]:
 # --- the service's end -----------------------------------------------------------------------------------------
 
 
+def _of_first_form(desired: Desired) -> Desired:
+    """Leave out what cells had not in the protocol's first form; who needs it is placed nowhere such."""
+    spec = desired.spec
+    if spec is None or not isinstance(spec.source, Cell):
+        return desired
+    plain = Cell(code=spec.source.code, execution_count=spec.source.execution_count)
+    return replace(desired, spec=replace(spec, source=plain))
+
+
 class ServiceSession:
     """The service's end of one control socket. Everything handed up was checked for its place in the session.
 
@@ -456,13 +466,15 @@ class ServiceSession:
 
     def aside(self, desired: Sequence[Desired]) -> list[Effect]:
         """Tell the agent something that is in no revision."""
-        return [Send(Delta(revision=self.revision, desired=tuple(desired)))] if self.live else []
+        return [Send(Delta(revision=self.revision, desired=self._understood(desired)))] if self.live else []
 
     def _understood(self, desired: Sequence[Desired]) -> tuple[Desired, ...]:
-        """An agent that can't interrupt is not asked to."""
-        if self.declares("interrupt"):
-            return tuple(desired)
-        return tuple(replace(item, interrupts=0) for item in desired)
+        """An agent is told nothing that it didn't declare to understand."""
+        if not self.declares("interrupt"):
+            desired = [replace(item, interrupts=0) for item in desired]
+        if not self.declares("objects"):
+            desired = [_of_first_form(item) for item in desired]
+        return tuple(desired)
 
     def declares(self, capability: str) -> bool:
         return self.hello is not None and capability in self.hello.capabilities
