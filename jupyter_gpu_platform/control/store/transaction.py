@@ -189,24 +189,6 @@ class Transaction:
         row = tables.attempt.c
         return self._payloads(select(row.payload).where(row.job == job).order_by(row.number), _attempt)
 
-<<<<<<< HEAD
-=======
-    def newest_attempts(self, job_ids: Sequence[str]) -> dict[str, int]:
-        """Return the number of each job's newest attempt, where it has one.
-
-        Where the store was restored, jobs from before that may have had more in the lost one: these are skipped.
-        """
-        row = tables.attempt.c
-        restored = self._row("SELECT value FROM meta WHERE key = ?", RESTORED)
-        last, above = str(restored[0]).split() if restored else ("", "0")
-        found = {job_id: int(above) for job_id in job_ids if job_id <= last}
-        for some in batched(job_ids, _MANY):
-            query = select(row.job, func.max(row.number)).where(row.job.in_(some)).group_by(row.job)
-            for job_id, number in self.connection.execute(query):
-                found[job_id] = max(number, found.get(job_id, 0))
-        return found
-
->>>>>>> 027fc7b (wip)
     def attempts_open(self) -> list[Attempt]:
         """Return all attempts that were placed or run."""
         row = tables.attempt.c
