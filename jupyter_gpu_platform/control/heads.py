@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 from collections import deque
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .. import errors
 from ..model.records import encode_cursor
@@ -94,16 +94,12 @@ class Head:
             self.position = position
         return position < self.position
 
-    async def more(self, changed: asyncio.Event, timeout: float) -> bool:
-        """Wait until something was read, or *changed* is set; False when neither came within *timeout* seconds."""
+    async def more(self, change: asyncio.Future[Any], timeout: float) -> bool:
+        """Wait until something was read, or *change* is done; False when neither came within *timeout* seconds."""
         reading = self._reading
         if reading is None:
             reading = self._reading = asyncio.create_task(self._read(), name=f"head of {self._job}")
-        change = asyncio.create_task(changed.wait())
-        try:
-            done, _ = await asyncio.wait({reading, change}, return_when=asyncio.FIRST_COMPLETED, timeout=timeout)
-        finally:
-            change.cancel()
+        done, _ = await asyncio.wait({reading, change}, return_when=asyncio.FIRST_COMPLETED, timeout=timeout)
         if reading in done:
             _raise_own(reading.exception())
         return bool(done)

@@ -79,6 +79,23 @@ async def _stored(call: Call, position: int, left: int) -> AsyncIterator[bytes]:
             return
 
 
+class _NextChange:
+    """A job's next change as a task that outlasts many waits: a new one for each costs a thousand followers dearly."""
+
+    def __init__(self, changed: asyncio.Event) -> None:
+        self._changed = changed
+        self.next = asyncio.create_task(changed.wait())
+
+    def again(self) -> None:
+        """Wait for another change from now on."""
+        self._changed.clear()
+        self.next.cancel()
+        self.next = asyncio.create_task(self._changed.wait())
+
+    def close(self) -> None:
+        self.next.cancel()
+
+
 async def _followed(call: Call, head: Head, position: int, left: int) -> AsyncIterator[bytes]:
     """Send records as they come, up to *left*, until the job has ended and all of them were sent."""
     with call.services.watch.follow(job_id(call)) as changed:
@@ -88,20 +105,21 @@ async def _followed(call: Call, head: Head, position: int, left: int) -> AsyncIt
             if not await _soon(changed):
                 yield b"\n"
             job, length = await _look(call)
-        while left and not (job.phase.ended and position >= length):
-            reached, lines = await _next_lines(call, head, position)
-            if reached - position > left:
-                reached, lines = position + left, b"\n".join(lines.split(b"\n", left)[:left]) + b"\n"
-            left -= reached - position
-            position = reached
-            if lines:
-                yield lines
-            elif not await head.more(changed, KEEP_ALIVE):
-                yield b"\n"
-                changed.set()
-            if changed.is_set():
-                changed.clear()
-                job, length = await _look(call)
+        with contextlib.closing(_NextChange(changed)) as change:
+            while left and not (job.phase.ended and position >= length):
+                reached, lines = await _next_lines(call, head, position)
+                if reached - position > left:
+                    reached, lines = position + left, b"\n".join(lines.split(b"\n", left)[:left]) + b"\n"
+                left -= reached - position
+                position = reached
+                if lines:
+                    yield lines
+                elif not await head.more(change.next, KEEP_ALIVE):
+                    yield b"\n"
+                    changed.set()
+                if changed.is_set():
+                    change.again()
+                    job, length = await _look(call)
         yield _eof(job, position, job.phase.ended and position >= length)
 
 

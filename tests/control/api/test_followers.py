@@ -107,7 +107,7 @@ async def _follow(head: Head, until: int) -> int:
         came += position - before
         if position == before:
             assert not head.behind(position)
-            assert await head.more(asyncio.Event(), 20)
+            assert await head.more(asyncio.get_running_loop().create_future(), 20)
     return came
 
 
@@ -119,7 +119,7 @@ async def _many_follow(readers: int, batches: int) -> tuple[list[int], int]:
     for _ in range(batches):
         log.grow(3, 10)
         while head.position < len(log.lines):
-            assert await head.more(asyncio.Event(), 20)
+            assert await head.more(asyncio.get_running_loop().create_future(), 20)
     return await asyncio.gather(*following), log.reads
 
 
@@ -136,7 +136,7 @@ def test_what_a_head_keeps_is_bounded() -> None:
         head.followers = 2
         for _ in range(3):
             log.grow(1, KEPT)
-            assert await head.more(asyncio.Event(), 20)
+            assert await head.more(asyncio.get_running_loop().create_future(), 20)
         return head.after(0) == (0, b"") and head.behind(0), head.after(2)[0] == 3
 
     assert asyncio.run(grow()) == (True, True)
