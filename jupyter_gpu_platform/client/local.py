@@ -35,7 +35,7 @@ PARTING = 2.0
 #: seconds between two looks at a process or a lock of another program, which nothing can announce to us
 LOOK_EVERY = 0.05
 #: what `[local]` adds and the service can't do without
-NEEDED_MODULES = ("tornado", "sqlalchemy", "alembic")
+NEEDED_MODULES = ("tornado", "sqlalchemy", "alembic", "zstandard")
 #: file systems that several hosts write: SQLite's write-ahead log needs memory shared by all its users
 NETWORK_FILE_SYSTEMS = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "fuse.sshfs"})
 #: what a kernel says of itself to its children, who would take themselves for one
