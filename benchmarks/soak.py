@@ -202,6 +202,9 @@ def main() -> None:
         share = 100 * (end - middle) / middle if middle else 0.0
         print(f"  {f'{name}: {unit}':34}{middle:12.2f}{end:12.2f}{share:+8.2f} %")
         figures.append(Figure(name=f"{name}: {unit}, rise over the last half", unit="%", runs=[share]))
+    middle, end = rise(samples.series["jobs", "not ended"])
+    if end > middle + peak * EVERY:
+        print("  This load was not carried: jobs pile up, and what grows with them says nothing. Is the machine quiet?")
     note = f"{args.minutes:g} min, {submitted} jobs, peak {peak:.0f}/s, {FOLLOWERS} followers"
     report(f"soak on {args.database}: half of the peak", figures, note=note)
 

@@ -15,6 +15,7 @@ SILENCE = 3.0
 #: tries are less than so many seconds apart; where none came for longer, the service was back in between
 BETWEEN_TRIES = 15.0
 
+
 def connect(*, start: bool = True) -> Client:
     """Return a client of the platform that is configured, or else of this machine's own.
 
