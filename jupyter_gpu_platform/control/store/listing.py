@@ -151,14 +151,16 @@ def _matching(ids: Query, wanted: rows.JobFilter, filters: frozenset[str], bound
             values += [key, value.replace("\0", "")]
     sql = (
         f"SELECT job.id FROM (SELECT id FROM ({ids.sql}) AS newest ORDER BY id DESC LIMIT {bound}) AS newest "  # noqa: S608
-        f"JOIN job ON job.id = newest.id WHERE {' AND '.join(conditions)}"
+        f"CROSS JOIN job WHERE job.id = newest.id AND {' AND '.join(conditions)}"
     )
     return Query(sql, (*ids.values, *values))
 
 
 def _page(ids: Query, limit: int) -> Query:
+    # CROSS JOIN is SQLite's way to say: this first, and not all jobs in the page's order.
     page = f"SELECT id FROM ({ids.sql}) AS found ORDER BY id DESC LIMIT {limit}"  # noqa: S608 -- names are our own
-    return Query(f"SELECT job.payload FROM ({page}) AS page JOIN job ON job.id = page.id ORDER BY page.id DESC", ids[1])  # noqa: S608
+    first = f"SELECT job.payload FROM ({page}) AS page CROSS JOIN job"  # noqa: S608 -- names are our own
+    return Query(f"{first} WHERE job.id = page.id ORDER BY page.id DESC", ids.values)
 
 
 def _read(tx: Transaction, query: Query) -> list[bytes]:
