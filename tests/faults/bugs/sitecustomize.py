@@ -80,11 +80,11 @@ def place_twice(module: ModuleType) -> None:
     """The planner gives every job to its cluster a second time, while the first attempt goes on."""
     write = module.Planner._write
 
-    async def twice(self: Any, thought: Any, placed: Any, waiting: Any, expiring: Any) -> None:
-        await write(self, thought, placed, waiting, expiring)
+    async def twice(self: Any, thought: Any) -> None:
+        await write(self, thought)
 
         def again(tx: Any) -> None:
-            for place in placed:
+            for place in thought.plan.placed:
                 job = tx.job(place.job)
                 if job is not None and not job.phase.ended:
                     queued = module.replace(job, phase="queued")
