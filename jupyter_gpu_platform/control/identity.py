@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-#: For so long (seconds) an answer of the store about a token is believed: the time in which another replica's
-#: revocation takes hold here. This replica's own take hold at once.
+#: For so long (seconds) an answer of the store about a token is believed, unless the change log tells of a revocation:
+#: the time in which another replica's takes hold here while the log can't be read.
 CACHE_SECONDS = 5.0
 CACHE_ENTRIES = 10_000
 #: seconds in which a join token must be used
@@ -63,6 +63,8 @@ class Identity:
         self._now = now
         #: tokens given by the service's own start, never stored
         self._fixed: dict[str, Principal] = {}
+        #: how often `forget` was called
+        self._forgotten = 0
         #: token hash → (who, when to ask again, when the token itself expires)
         self._known: OrderedDict[str, tuple[Principal | None, float, float | None]] = OrderedDict()
 
@@ -96,6 +98,7 @@ class Identity:
             token = tx.token_by_hash(hashed)
             return token, None if token else tx.agent_by_hash(hashed)
 
+        asked = self._forgotten
         token, agent = await self._reader.run(look)
         principal: Principal | None = None
         expires = None
@@ -106,8 +109,9 @@ class Identity:
             )
         elif agent is not None and not agent.revoked:
             principal = Principal(user=agent.id, role="agent")
-        self._known[hashed] = (principal, now + CACHE_SECONDS, expires)
-        self._known.move_to_end(hashed)
+        if asked == self._forgotten:  # else the answer may be older than the revocation
+            self._known[hashed] = (principal, now + CACHE_SECONDS, expires)
+            self._known.move_to_end(hashed)
         while len(self._known) > CACHE_ENTRIES:
             self._known.popitem(last=False)
         return None if expires is not None and now >= expires else principal
@@ -146,7 +150,7 @@ class Identity:
         return token, secret
 
     async def delete_token(self, token_id: str) -> None:
-        """Revoke a person's token; here at once, on other replicas within `CACHE_SECONDS`."""
+        """Revoke a person's token; here at once, on other replicas as soon as they read the change log."""
         if not await self._writer.run(lambda tx: tx.delete_token(token_id)):
             raise errors.NotFound(f"there is no token {token_id}", hint="GET /api/v1/tokens lists them.")
         self.forget()
@@ -209,6 +213,7 @@ class Identity:
 
     def forget(self) -> None:
         """Ask the store anew about every token: some were revoked."""
+        self._forgotten += 1
         self._known.clear()
 
 
