@@ -87,12 +87,8 @@ def place_twice(module: ModuleType) -> None:
             for place in thought.plan.placed:
                 job = tx.job(place.job)
                 if job is not None and not job.phase.ended:
-                    queued = module.replace(job, phase="queued")
-                    rows = module.lifecycle.place(
-                        module.replace(queued, phase=module.lifecycle.Phase.QUEUED),
-                        cluster=place.cluster,
-                        now=time.time(),
-                    )
+                    queued = module.replace(job, phase=module.lifecycle.Phase.QUEUED)
+                    rows = module.lifecycle.place(queued, cluster=place.cluster, now=time.time())
                     tx.put_job(rows.job)
                     tx.put_attempt(rows.attempt)
 
