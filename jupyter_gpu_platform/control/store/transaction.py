@@ -337,7 +337,8 @@ class Transaction:
     # --- clusters and agents -----------------------------------------------------------------------------------
 
     def cluster(self, name: str) -> rows.Cluster | None:
-        return self._payload(select(tables.cluster.c.payload).where(tables.cluster.c.name == name), _cluster)
+        found = self._row("SELECT payload FROM cluster WHERE name = ?", name)
+        return None if found is None else _cluster(found[0])
 
     def clusters(self) -> list[rows.Cluster]:
         return self._payloads(select(tables.cluster.c.payload).order_by(tables.cluster.c.name), _cluster)
@@ -365,11 +366,12 @@ class Transaction:
         return True
 
     def agent(self, agent_id: str) -> rows.Agent | None:
-        return self._payload(select(tables.agent.c.payload).where(tables.agent.c.id == agent_id), _agent)
+        found = self._row("SELECT payload FROM agent WHERE id = ?", agent_id)
+        return None if found is None else _agent(found[0])
 
     def agent_by_hash(self, credential_hash: str) -> rows.Agent | None:
-        row = tables.agent.c
-        return self._payload(select(row.payload).where(row.credential_hash == credential_hash), _agent)
+        found = self._row("SELECT payload FROM agent WHERE credential_hash = ?", credential_hash)
+        return None if found is None else _agent(found[0])
 
     def agents(self, cluster: str | None = None) -> list[rows.Agent]:
         query = select(tables.agent.c.payload).order_by(tables.agent.c.id)
@@ -428,8 +430,11 @@ class Transaction:
     # --- leases ------------------------------------------------------------------------------------------------
 
     def lease(self, name: str) -> rows.Lease | None:
-        found = self._first(select(tables.lease).where(tables.lease.c.name == name))
-        return rows.Lease(**found) if found else None
+        found = self._row("SELECT holder_id, holder_url, epoch, expires FROM lease WHERE name = ?", name)
+        if found is None:
+            return None
+        holder, url, epoch, expires = found
+        return rows.Lease(name=name, holder_id=holder, holder_url=url, epoch=epoch, expires=expires)
 
     def leases(self, names: Collection[str]) -> list[rows.Lease]:
         """Return those of the leases that exist."""
