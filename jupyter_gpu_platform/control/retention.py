@@ -294,12 +294,12 @@ class Keeper:
         return await self._step(self._services.writer.run(operation))
 
     async def _step(self, work: Awaitable[T]) -> T:
-        """Wait for one step, then leave the store to the others for a while."""
+        """Wait for one step, then leave the store to the others for a while; what found nothing to do took nothing."""
         begun = time.monotonic()
         result = await work
         took = time.monotonic() - begun
         self._longest = max(self._longest, took)
-        await asyncio.sleep(REST * took)
+        await asyncio.sleep(0.0 if result == 0 else REST * took)
         return result
 
     def _count(self, what: str, number: int) -> None:
