@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import msgspec
+import zstandard
 from sqlalchemy import Connection, select
 
 from .. import errors
@@ -15,6 +16,9 @@ from .store.output_log import unpacked
 from .store.segments import Block, Segments, decode_index
 
 PAGE = 500
+
+#: what unpacking raises: output was packed by zlib before it was by zstd
+_UNPACKABLE = (zlib.error, zstandard.ZstdError)
 
 _LOST = "What is missing can't be made again: put the store back from a backup, or delete the job."
 _OWN = "The service removes it within the hour; if it is there after that, report it."
@@ -68,7 +72,7 @@ def _job(connection: Connection, job: str, segments: Segments) -> Iterator[tuple
         parts.append(_Part(last, records, size))
         try:
             lines = unpacked(data)
-        except zlib.error:
+        except _UNPACKABLE:
             yield "chunk_unreadable", f"the chunk that ends at record {last} can't be unpacked"
             continue
         if (lines.count(b"\n"), len(lines)) != (records, size):
@@ -80,7 +84,7 @@ def _segment(segments: Segments, name: str, blocks: list[Block]) -> Iterator[tup
     for block in blocks:
         try:
             (chunk,) = segments.read(name, [block])
-        except (errors.GpuPlatformError, zlib.error) as error:
+        except (errors.GpuPlatformError, *_UNPACKABLE) as error:
             yield "segment_unreadable", f"segment {name} can't be read at record {block.last}: {error}"
             return
         if (chunk.lines.count(b"\n"), len(chunk.lines)) != (block.records, block.size):
