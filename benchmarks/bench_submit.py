@@ -11,6 +11,7 @@ import argparse
 import contextlib
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -86,12 +87,14 @@ def scheduler(environment: Path) -> Iterator[str]:
                 env=os.environ | {"JUPYTER_DATA_DIR": folder, "JUPYTER_RUNTIME_DIR": folder},
                 stdout=log,
                 stderr=log,
+                start_new_session=True,
             )
             try:
                 _await_answer(f"http://127.0.0.1:{port}/api?token=t")
                 yield f"http://127.0.0.1:{port}"
             finally:
-                process.terminate()
+                # It starts a process for each job that it took: all of them go with it.
+                os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
 
 
