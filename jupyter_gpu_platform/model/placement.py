@@ -69,8 +69,13 @@ class Used:
             self.gpus[uuid] = self.gpus.get(uuid, 0) + sign
             if not self.gpus[uuid]:
                 del self.gpus[uuid]
-        self.cpus += sign * (held.resources.cpus or 0)
+        self.cpus = _cores(self.cpus + sign * (held.resources.cpus or 0))
         self.memory += sign * (held.resources.memory or 0)
+
+
+def _cores(number: float) -> float:
+    """Count cores in millionths: ten tenths are one."""
+    return round(number, 6)
 
 
 class Room:
@@ -79,7 +84,7 @@ class Room:
     def __init__(self, view: ClusterView, used: Used) -> None:
         self.view = view
         self.gpus = [gpu for gpu in view.capacity.gpus if gpu.uuid not in used.gpus and not gpu.busy_by]
-        self.cpus = view.capacity.cpus - used.cpus
+        self.cpus = _cores(view.capacity.cpus - used.cpus)
         self.memory = view.capacity.memory - used.memory
 
     def fitting(self, request: Resources) -> list[Gpu]:
@@ -92,7 +97,7 @@ class Room:
         if len(chosen) < request.gpus or (request.cpus or 0) > self.cpus or (request.memory or 0) > self.memory:
             return None
         self.gpus = [gpu for gpu in self.gpus if gpu not in chosen]
-        self.cpus -= request.cpus or 0
+        self.cpus = _cores(self.cpus - (request.cpus or 0))
         self.memory -= request.memory or 0
         return tuple(gpu.uuid for gpu in chosen)
 

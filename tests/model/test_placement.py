@@ -82,3 +82,10 @@ def test_values_go_only_where_the_agent_can_bring_them() -> None:
 def test_a_cell_that_only_brings_values_back_needs_it_too() -> None:
     assert needs(JobSpec(source=Cell(code="x = 1", out=("x",)))) == {"objects"}
     assert needs(JobSpec(source=Cell(code="1"))) == set()
+
+
+def test_ten_tenths_of_a_core_are_a_core() -> None:
+    jobs = [job(f"j{n}", 0, cpus=0.1, created=float(n)) for n in range(41)]
+    made = plan(jobs, [cluster(0)], [])
+    assert len(made.placed) == 40
+    assert [reason.details["free"] for reason in made.waiting.values()] == [0.0]
