@@ -168,10 +168,14 @@ class Supervisor:
         self._reap()
 
     def _let_gather(self) -> None:
-        """Let small pieces of text that isn't due yet gather: each read of them wakes both sides of the pipe."""
+        """Let small pieces of text that isn't due yet gather: each read of them wakes both sides of the pipe.
+
+        What other processes write ends that: it has its place among the cell's own text by when it is read.
+        """
         due = self.recorder.deadline()
         if due is not None and self.last_read < PIPE // 32 and due - time.monotonic() > GATHER:
-            select.select([self.wake_read], [], [], GATHER)
+            others = [fd for fd, consume in self.sources.items() if consume != self._take_frames]
+            select.select([self.wake_read, *others], [], [], GATHER)
 
     def _timeout(self) -> int | None:
         times = [t for t in (self.recorder.deadline(), self.kill_at, self.max_run_at) if t is not None]
