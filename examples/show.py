@@ -103,7 +103,7 @@ def _indented(text: str) -> str:
 
 def show(path: Path, terminal: Terminal, *, timeout: int) -> bool:
     """Run the notebook at *path*, show it cell by cell, and say whether all went well."""
-    notebook = nbformat.read(path, as_version=4)  # type: ignore[no-untyped-call]
+    notebook = nbformat.read(path, as_version=4)  # type: ignore[no-untyped-call] # nbformat has no types
     client = NotebookClient(
         notebook,
         timeout=timeout,

@@ -21,7 +21,7 @@ UPLOAD_TIMEOUT = httpx.Timeout(30.0, connect=5.0, read=300.0)
 
 def _is_foreign(_record: logging.LogRecord) -> bool:
     frame = sys._getframe()
-    while (frame := frame.f_back) is not None:  # type: ignore[assignment]
+    while (frame := frame.f_back) is not None:  # type: ignore[assignment] # the outermost frame has none behind it
         if str(frame.f_globals.get("__name__", "")).startswith(f"{__package__}."):
             return False
     return True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import asyncio
 import logging
 from collections import deque
@@ -46,7 +47,7 @@ class Transport(Protocol):
     def shut(self, reason: str) -> None: ...
 
 
-class _Socket:
+class _Socket(abc.ABC):
     """What both kinds of sockets have in common: effects carried out, tasks that end with the socket."""
 
     def __init__(self, services: Services, agent: Agent, transport: Transport) -> None:
@@ -70,8 +71,9 @@ class _Socket:
                 case Got(message):
                     self.got(message)
 
+    @abc.abstractmethod
     def got(self, message: Message) -> None:
-        raise NotImplementedError
+        """Take a message that the session has let through."""
 
     def refuse(self, code: str, message: str, retry_after: float = 0.0) -> None:
         self.do(refuse(code, message, retry_after))

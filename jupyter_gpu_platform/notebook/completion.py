@@ -164,7 +164,7 @@ def register(shell: Any, completer: Completer) -> None:
     """Let *shell* ask *completer* on Tab, before its own matchers; those are not asked where it has something."""
     from IPython.core.completer import SimpleCompletion, context_matcher
 
-    @context_matcher(identifier=_MATCHER, priority=100)  # type: ignore[untyped-decorator, unused-ignore]
+    @context_matcher(identifier=_MATCHER, priority=100)  # type: ignore[untyped-decorator, unused-ignore] # IPython has no types
     def match(context: Any) -> dict[str, Any]:
         try:
             found = completer.complete(context.text_until_cursor, context.token)

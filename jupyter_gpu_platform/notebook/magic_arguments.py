@@ -127,7 +127,7 @@ def _ipython() -> Callable[[str], str] | None:
         from IPython.core.inputtransformer2 import TransformerManager
     except ModuleNotFoundError:
         return None
-    transform: Callable[[str], str] = TransformerManager().transform_cell  # type: ignore[no-untyped-call, unused-ignore]
+    transform: Callable[[str], str] = TransformerManager().transform_cell  # type: ignore[no-untyped-call, unused-ignore] # IPython has no types
     return transform
 
 

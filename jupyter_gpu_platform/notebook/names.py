@@ -202,7 +202,7 @@ class _Flow(ast.NodeVisitor):
             if alias.name != "*":
                 self.write(alias.asname or alias.name.split(".")[0])
 
-    visit_Import = visit_ImportFrom = _import  # noqa: N815 - names that ast.NodeVisitor looks for
+    visit_Import = visit_ImportFrom = _import  # noqa: N815 - ast's names - names that ast.NodeVisitor looks for
 
     def visit_Global(self, node: ast.Global) -> None:
         pass
@@ -234,7 +234,7 @@ class _Flow(ast.NodeVisitor):
             body = self.state
         self._loop(before, body, node.orelse, always=False)
 
-    visit_For = visit_AsyncFor = _for  # noqa: N815
+    visit_For = visit_AsyncFor = _for  # noqa: N815 - ast's names
 
     def visit_While(self, node: ast.While) -> None:
         self.visit(node.test)
@@ -267,7 +267,7 @@ class _Flow(ast.NodeVisitor):
         joined.likely |= body.sure - joined.sure if not body.dead else set()
         self.state = self._follow(node.finalbody, joined)
 
-    visit_Try = visit_TryStar = _try  # noqa: N815
+    visit_Try = visit_TryStar = _try  # noqa: N815 - ast's names
 
     def visit_Match(self, node: ast.Match) -> None:
         self.visit(node.subject)
@@ -288,13 +288,13 @@ class _Flow(ast.NodeVisitor):
         if name:
             self.write(name)
 
-    visit_MatchAs = visit_MatchStar = visit_MatchMapping = _capturing  # noqa: N815
+    visit_MatchAs = visit_MatchStar = visit_MatchMapping = _capturing  # noqa: N815 - ast's names
 
     def _leaving(self, node: ast.AST) -> None:
         self.generic_visit(node)
         self.state.dead = True
 
-    visit_Raise = visit_Return = visit_Break = visit_Continue = _leaving  # noqa: N815
+    visit_Raise = visit_Return = visit_Break = visit_Continue = _leaving  # noqa: N815 - ast's names
 
     # -- expressions that may not be evaluated
 
@@ -323,7 +323,7 @@ class _Flow(ast.NodeVisitor):
             self._visit_all(parts)
         self._scopes.pop()
 
-    visit_ListComp = visit_SetComp = visit_GeneratorExp = visit_DictComp = _comprehension  # noqa: N815
+    visit_ListComp = visit_SetComp = visit_GeneratorExp = visit_DictComp = _comprehension  # noqa: N815 - ast's names
 
     def visit_Lambda(self, node: ast.Lambda) -> None:
         self._visit_all((*node.args.defaults, *node.args.kw_defaults))
@@ -351,7 +351,7 @@ class _Flow(ast.NodeVisitor):
         if node.decorator_list:  # which may call it at once
             self.read(node.name)
 
-    visit_FunctionDef = visit_AsyncFunctionDef = _function  # noqa: N815
+    visit_FunctionDef = visit_AsyncFunctionDef = _function  # noqa: N815 - ast's names
 
     def visit_ClassDef(self, node: ast.ClassDef) -> None:
         self._visit_all((*node.decorator_list, *node.bases, *(keyword.value for keyword in node.keywords)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import asyncio
 import contextlib
 import itertools
@@ -25,7 +26,7 @@ DISK = "96m"
 POSTGRES_DISK = "400m"
 
 
-class Platform:
+class Platform(abc.ABC):
     """What a seed hurts.
 
     :param root: everything lies below it, and every process names it.
@@ -52,23 +53,25 @@ class Platform:
 
     # --- what each kind says of itself
 
+    @abc.abstractmethod
     async def start(self) -> None:
-        raise NotImplementedError
+        """Start its programs."""
 
+    @abc.abstractmethod
     def controls(self) -> list[list[int]]:
         """The processes of each control service."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def agents(self) -> list[list[int]]:
-        raise NotImplementedError
+        """The processes of each agent."""
 
     def databases(self) -> list[list[int]]:
         return []
 
     @property
+    @abc.abstractmethod
     def attempts(self) -> Path:
         """Where the agent keeps its attempts."""
-        raise NotImplementedError
 
     def endpoint(self, proxy: Proxy) -> Endpoint:
         return Endpoint(proxy.url, TOKEN)

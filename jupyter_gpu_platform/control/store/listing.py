@@ -118,7 +118,7 @@ def _ids(source: _Source, after: str | None, limit: int) -> Query:
         conditions = [f"{column} = ?" for column, _ in pairs] + ([f"{source.id} < ?"] if after else [])
         where = f" WHERE {' AND '.join(conditions)}" if conditions else ""
         parts.append(
-            f"SELECT id FROM (SELECT {source.id} AS id FROM {source.table}{where} "  # noqa: S608 -- names are our own
+            f"SELECT id FROM (SELECT {source.id} AS id FROM {source.table}{where} "  # noqa: S608 - our own names; values are bound -- names are our own
             f"ORDER BY {source.id} DESC LIMIT {limit}) AS part"
         )
         values += [value for _, value in pairs] + ([after] if after else [])
@@ -127,7 +127,7 @@ def _ids(source: _Source, after: str | None, limit: int) -> Query:
     if len(parts) == 1:
         return Query(parts[0], tuple(values))
     merged = " UNION ALL ".join(parts)
-    return Query(f"SELECT id FROM ({merged}) AS parts ORDER BY id DESC LIMIT {limit}", tuple(values))  # noqa: S608
+    return Query(f"SELECT id FROM ({merged}) AS parts ORDER BY id DESC LIMIT {limit}", tuple(values))  # noqa: S608 - our own names; values are bound
 
 
 def _matching(ids: Query, wanted: rows.JobFilter, filters: frozenset[str], bound: int) -> Query:
@@ -150,7 +150,7 @@ def _matching(ids: Query, wanted: rows.JobFilter, filters: frozenset[str], bound
             conditions.append(f"EXISTS ({has})")
             values += [key, value.replace("\0", "")]
     sql = (
-        f"SELECT job.id FROM (SELECT id FROM ({ids.sql}) AS newest ORDER BY id DESC LIMIT {bound}) AS newest "  # noqa: S608
+        f"SELECT job.id FROM (SELECT id FROM ({ids.sql}) AS newest ORDER BY id DESC LIMIT {bound}) AS newest "  # noqa: S608 - our own names; values are bound
         f"CROSS JOIN job WHERE job.id = newest.id AND {' AND '.join(conditions)}"
     )
     return Query(sql, (*ids.values, *values))
@@ -158,8 +158,8 @@ def _matching(ids: Query, wanted: rows.JobFilter, filters: frozenset[str], bound
 
 def _page(ids: Query, limit: int) -> Query:
     # CROSS JOIN is SQLite's way to say: this first, and not all jobs in the page's order.
-    page = f"SELECT id FROM ({ids.sql}) AS found ORDER BY id DESC LIMIT {limit}"  # noqa: S608 -- names are our own
-    first = f"SELECT job.payload FROM ({page}) AS page CROSS JOIN job"  # noqa: S608 -- names are our own
+    page = f"SELECT id FROM ({ids.sql}) AS found ORDER BY id DESC LIMIT {limit}"  # noqa: S608 - our own names; values are bound -- names are our own
+    first = f"SELECT job.payload FROM ({page}) AS page CROSS JOIN job"  # noqa: S608 - our own names; values are bound -- names are our own
     return Query(f"{first} WHERE job.id = page.id ORDER BY page.id DESC", ids.values)
 
 
@@ -168,7 +168,7 @@ def _read(tx: Transaction, query: Query) -> list[bytes]:
 
 
 def _count(tx: Transaction, ids: Query) -> int:
-    return int(tx.read(f"SELECT count(*) FROM ({ids.sql}) AS newest", ids.values)[0][0])  # noqa: S608
+    return int(tx.read(f"SELECT count(*) FROM ({ids.sql}) AS newest", ids.values)[0][0])  # noqa: S608 - our own names; values are bound
 
 
 def plans(tx: Transaction, wanted: rows.JobFilter, limit: int, after: str | None) -> list[Sequence[object]]:
