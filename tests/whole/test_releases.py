@@ -77,8 +77,13 @@ def finished(client: Client, job: Job, folder: Path) -> None:
 
 
 def echo(client: Client, text: str) -> Job:
-    job = client.submit(JobSpec(source=Command(argv=("echo", text))))
-    assert client.wait(job.id).phase is Phase.SUCCEEDED
+    """Run a job that says something.
+
+    It lasts a moment: the older release's supervisor failed where a command's start and end were read at once.
+    """
+    job = client.submit(JobSpec(source=Command(argv=("sh", "-c", f"echo '{text}'; sleep 0.3"))))
+    ended = client.wait(job.id)
+    assert ended.phase is Phase.SUCCEEDED, ended.reason
     return job
 
 
