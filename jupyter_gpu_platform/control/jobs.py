@@ -37,6 +37,16 @@ def visible(job: Job, principal: Principal) -> bool:
     return principal.role == "user" and job.owner == principal.user
 
 
+def shown(job: Job | None, job_id: str, principal: Principal) -> Job:
+    """Return what was found of a job to who may know of it.
+
+    :raises NotFound: there is none, or it is not theirs.
+    """
+    if job is None or not visible(job, principal):
+        raise _missing(job_id)
+    return job
+
+
 def _missing(job_id: str) -> errors.NotFound:
     return errors.NotFound(f"there is no job {job_id}", hint="List yours with GET /api/v1/jobs.")
 
@@ -56,10 +66,7 @@ class Jobs:
     # reading
 
     async def get(self, job_id: str, principal: Principal) -> Job:
-        job = await self._reader.job(job_id)
-        if job is None or not visible(job, principal):
-            raise _missing(job_id)
-        return job
+        return shown(await self._reader.job(job_id), job_id, principal)
 
     async def find(self, wanted: JobFilter, limit: int, after: str | None, principal: Principal) -> JobPage:
         return await self._reader.jobs(self._narrow(wanted, principal), limit, after)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import ipaddress
 import logging
@@ -42,6 +43,9 @@ from .watch import JobWatch
 
 log = logging.getLogger(__name__)
 
+#: seconds for which the ends of connections are waited for
+PARTING = 2.0
+
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
@@ -69,6 +73,7 @@ async def open_services(settings: Settings) -> Services:
     reader, feed = Reader(database), ChangeFeed(database)
     output = OutputLane(database, settings.segments_url, queue_bytes=limits.max_waiting_output_bytes)
     metrics, identity = Metrics(), Identity(writer, reader, now=settings.now)
+    watch = JobWatch(reader, feed, metrics, now=settings.now, revoked=identity.forget)
     return Services(
         database=database,
         writer=writer,
@@ -80,9 +85,9 @@ async def open_services(settings: Settings) -> Services:
         attempts=Attempts(writer, reader, output, now=settings.now),
         identity=identity,
         metrics=metrics,
-        heads=Heads(output),
+        heads=Heads(output, reader, watch),
         tail=ChangeTail(reader, feed, metrics, changes.line),
-        watch=JobWatch(reader, feed, metrics, now=settings.now, revoked=identity.forget),
+        watch=watch,
         replica_url=settings.replica_url,
         local=settings.local,
         fake_gpus=settings.fake_gpus,
@@ -177,7 +182,10 @@ class Server:
         await self.services.watch.stop()
         await self.services.tail.stop()
         if self._http is not None:
-            await self._http.close_all_connections()
+            # A call that was cut off in the midst of a step ends with that step, or with the process.
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(PARTING):
+                    await self._http.close_all_connections()
         services = self.services
         await services.writer.close()
         await services.output.close()

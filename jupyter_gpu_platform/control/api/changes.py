@@ -7,9 +7,9 @@ from typing import Annotated
 
 import msgspec
 
+from ..heads import KEEP_ALIVE
 from ..store.rows import ChangeRow
 from .operation import NDJSON, Call, Operation, Route
-from .output import KEEP_ALIVE
 
 PAGE = 500
 

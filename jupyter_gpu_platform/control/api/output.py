@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import sys
 from collections.abc import AsyncIterator, Iterator
 from typing import Annotated, Any, Literal
@@ -13,12 +11,11 @@ import msgspec
 from ...model.jobs import Job
 from ...model.records import decode_cursor, encode_cursor
 from ..heads import Head, rendered
+from ..jobs import shown
 from ..store.rows import OutputPage
 from .jobs import job_id
 from .operation import NDJSON, Call, Operation, Reply, Route
 
-#: seconds after which a quiet stream sends a blank line, so that proxies and readers know that it lives
-KEEP_ALIVE = 10.0
 PAGE_RECORDS = 1000
 PAGE_BYTES = 1 << 20
 TEXT = "text/plain; charset=utf-8"
@@ -51,14 +48,13 @@ async def records(call: Call) -> AsyncIterator[bytes]:
     """Send what is stored; with follow, go on until the job has ended."""
     query: OutputQuery = call.query
     position = decode_cursor(query.after)
-    await call.services.jobs.get(job_id(call), call.principal)
-    yield b""  # the headers go out at once
     if query.follow:
-        left = query.limit or sys.maxsize
         with call.services.heads.follow(job_id(call)) as head:
-            async for lines in _followed(call, head, position, left):
+            async for lines in _followed(call, head, position, query.limit or sys.maxsize):
                 yield lines
     else:
+        await call.services.jobs.get(job_id(call), call.principal)
+        yield b""  # the headers go out at once
         async for lines in _stored(call, position, query.limit or PAGE_RECORDS):
             yield lines
 
@@ -79,64 +75,37 @@ async def _stored(call: Call, position: int, left: int) -> AsyncIterator[bytes]:
             return
 
 
-class _NextChange:
-    """A job's next change as a task that outlasts many waits: a new one for each costs a thousand followers dearly."""
-
-    def __init__(self, changed: asyncio.Event) -> None:
-        self._changed = changed
-        self.next = asyncio.create_task(changed.wait())
-
-    def again(self) -> None:
-        """Wait for another change from now on."""
-        self._changed.clear()
-        self.next.cancel()
-        self.next = asyncio.create_task(self._changed.wait())
-
-    def close(self) -> None:
-        self.next.cancel()
-
-
 async def _followed(call: Call, head: Head, position: int, left: int) -> AsyncIterator[bytes]:
     """Send records as they come, up to *left*, until the job has ended and all of them were sent."""
-    with call.services.watch.follow(job_id(call)) as changed:
-        job, length = await _look(call)
-        while position > length and not job.phase.ended:
-            # A cursor from before the store was restored: the log may reach it yet.
-            if not await _soon(changed):
+    version, job, length = await _look(call, head, position)
+    yield b""  # the headers go out at once
+    while position > length and not job.phase.ended:
+        # A cursor from before the store was restored: the log may reach it yet.
+        await head.news()
+        yield b"\n"
+        version, job, length = await _look(call, head, position)
+    while left and not (job.phase.ended and position >= length):
+        reached, lines = await _next_lines(call, head, position)
+        if reached - position > left:
+            reached, lines = position + left, b"\n".join(lines.split(b"\n", left)[:left]) + b"\n"
+        left -= reached - position
+        position = reached
+        if lines:
+            yield lines
+        elif head.version == version:
+            await head.more()
+        if head.version != version:
+            if not lines:
                 yield b"\n"
-            job, length = await _look(call)
-        with contextlib.closing(_NextChange(changed)) as change:
-            while left and not (job.phase.ended and position >= length):
-                reached, lines = await _next_lines(call, head, position)
-                if reached - position > left:
-                    reached, lines = position + left, b"\n".join(lines.split(b"\n", left)[:left]) + b"\n"
-                left -= reached - position
-                position = reached
-                if lines:
-                    yield lines
-                elif not await head.more(change.next, KEEP_ALIVE):
-                    yield b"\n"
-                    changed.set()
-                if changed.is_set():
-                    change.again()
-                    job, length = await _look(call)
-        yield _eof(job, position, job.phase.ended and position >= length)
+            version, job, length = await _look(call, head, position)
+    yield _eof(job, position, job.phase.ended and position >= length)
 
 
-async def _look(call: Call) -> tuple[Job, int]:
-    """Return the job and how many records its log has: all of them once it has ended, hence in this order."""
-    job = await call.services.jobs.get(job_id(call), call.principal)
-    length, _ = await call.services.output.size(job.id)
-    return job, length
-
-
-async def _soon(changed: asyncio.Event) -> bool:
-    with contextlib.suppress(TimeoutError):
-        await asyncio.wait_for(changed.wait(), KEEP_ALIVE)
-    if changed.is_set():
-        changed.clear()
-        return True
-    return False
+async def _look(call: Call, head: Head, position: int) -> tuple[int, Job, int]:
+    """Return the head's version, the job, and how many records its log has: all of them once it has ended."""
+    version = head.version
+    job, length = await head.look(position)
+    return version, shown(job, job_id(call), call.principal), length
 
 
 async def _next_lines(call: Call, head: Head, position: int) -> tuple[int, bytes]:

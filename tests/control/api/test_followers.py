@@ -10,6 +10,7 @@ from typing import Any
 import httpx
 import msgspec
 
+from jupyter_gpu_platform import errors
 from jupyter_gpu_platform.control.heads import KEPT, Head
 from jupyter_gpu_platform.control.store import OutputLane
 from jupyter_gpu_platform.control.store.rows import OutputPage
@@ -107,36 +108,84 @@ async def _follow(head: Head, until: int) -> int:
         came += position - before
         if position == before:
             assert not head.behind(position)
-            assert await head.more(asyncio.get_running_loop().create_future(), 20)
+            await asyncio.wait_for(head.more(), 20)
     return came
 
 
-async def _many_follow(readers: int, batches: int) -> tuple[list[int], int]:
+def _head(service: Service, log: _Log, followers: int) -> Head:
+    head = Head("j", log, service.services.reader, service.services.watch)
+    head.followers = followers
+    return head
+
+
+async def _many_follow(service: Service, readers: int, batches: int) -> tuple[list[int], int]:
     log = _Log()
-    head = Head("j", log)
-    head.followers = readers
+    head = _head(service, log, readers)
     following = [asyncio.create_task(_follow(head, batches * 3)) for _ in range(readers)]
     for _ in range(batches):
         log.grow(3, 10)
         while head.position < len(log.lines):
-            assert await head.more(asyncio.get_running_loop().create_future(), 20)
-    return await asyncio.gather(*following), log.reads
+            await asyncio.wait_for(head.more(), 20)
+    came = await asyncio.gather(*following)
+    head.close()
+    return came, log.reads
 
 
-def test_readers_at_the_head_share_each_read() -> None:
-    came, reads = asyncio.run(_many_follow(200, 10))
+def test_readers_at_the_head_share_each_read(service: Service) -> None:
+    came, reads = service.call(_many_follow(service, 200, 10))
     assert came == [30] * 200
     assert 10 <= reads <= 11
 
 
-def test_what_a_head_keeps_is_bounded() -> None:
+def test_what_a_head_keeps_is_bounded(service: Service) -> None:
     async def grow() -> tuple[bool, bool]:
         log = _Log()
-        head = Head("j", log)
-        head.followers = 2
+        head = _head(service, log, 2)
         for _ in range(3):
             log.grow(1, KEPT)
-            assert await head.more(asyncio.get_running_loop().create_future(), 20)
+            await asyncio.wait_for(head.more(), 20)
+        head.close()
         return head.after(0) == (0, b"") and head.behind(0), head.after(2)[0] == 3
 
-    assert asyncio.run(grow()) == (True, True)
+    assert service.call(grow()) == (True, True)
+
+
+def test_an_old_look_keeps_nobody_who_has_read_beyond_it(service: Service) -> None:
+    """One follower's look is shared; a second one comes back to a log that has grown since."""
+    job = service.job()
+    service.run(job)
+    service.append(job, 1, text(1))
+    path = f"/api/v1/jobs/{job}/output"
+    with service.client() as client, client.stream("GET", path, params={"follow": 1}) as one:
+        first = (msgspec.json.decode(line) for line in one.iter_lines() if line)
+        assert next(first)["seq"] == 1
+        service.append(job, 2, text(1), text(1))
+        with client.stream("GET", path, params={"follow": 1, "after": encode_cursor(2)}) as other:
+            # A blank line first would say that he was made to wait.
+            assert msgspec.json.decode(next(other.iter_lines()))["seq"] == 3
+        service.end(job)
+        assert [record.get("seq") for record in first] == [2, 3, None]
+
+
+async def _error_of(head: Head) -> errors.GpuPlatformError:
+    try:
+        await head.more()
+    except errors.GpuPlatformError as error:
+        return error
+    raise AssertionError("it read something")
+
+
+def test_a_read_that_fails_is_told_to_each_follower_by_an_error_of_his_own(service: Service) -> None:
+    class Broken(_Log):
+        async def next(self, job: str, after: int) -> OutputPage:
+            raise errors.Unavailable("the store is away")
+
+    async def read() -> list[errors.GpuPlatformError]:
+        head = _head(service, Broken(), 3)
+        told = await asyncio.gather(*(_error_of(head) for _ in range(3)))
+        head.close()
+        return told
+
+    told = service.call(read())
+    assert [type(error) for error in told] == [errors.Unavailable] * 3
+    assert len({id(error) for error in told}) == 3
