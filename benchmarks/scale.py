@@ -79,14 +79,22 @@ class Service:
         return float(self.process.memory_info().rss) / MIB
 
     def stop(self, number: int = signal.SIGTERM) -> None:
-        if self._process is not None:
-            self._process.send_signal(number)
-            try:
-                self._process.wait(PATIENCE / 2)
-            except subprocess.TimeoutExpired:
-                self._process.kill()
-                self._process.wait()
-            self._process = None
+        """End it.
+
+        :raises RuntimeError: it did not end in good order.
+        """
+        process, self._process = self._process, None
+        if process is None:
+            return
+        process.send_signal(number)
+        try:
+            code = process.wait(PATIENCE / 2)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            code = process.wait()
+        if number == signal.SIGTERM and code:
+            log = (self.folder / "service.log").read_text()
+            raise RuntimeError(f"the service ended with code {code} when it was asked to end:\n{log[-5000:]}")
 
 
 class Api:

@@ -19,6 +19,7 @@ from .._version import __version__
 from . import local, upkeep
 from .identity import Principal, new_token
 from .limits import Limits
+from .overdue import end_within
 from .retention import Retention
 from .server import Server, Settings
 
@@ -248,6 +249,7 @@ class ControlApp(Application):
         finally:
             # Calls first: some need the agent for their answer.
             calls_ended = await server.drain()
+            end_within(server.settings.limits.close_seconds)
             await agent.stop()
             await server.close()
             if written is not None:

@@ -102,7 +102,14 @@ class Limits(Configurable):
         10.0,
         min=0,
         help="Seconds that calls in flight get to end when the service is asked to end (default: 10). Then they are "
-        "cut off, and the exit code is 3. Give the service twice as long before you kill it.",
+        "cut off, and the exit code is 3.",
+    ).tag(config=True)
+    close_seconds = Float(
+        15.0,
+        min=0.1,
+        help="Seconds that the service gets, after those for calls, to send the agents away, commit what waits and "
+        "close the store (default: 15). Then it ends by force: the exit code is 4, and the log says what held it. "
+        "Nothing acknowledged is lost. Give the service the sum of both before you kill it.",
     ).tag(config=True)
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -14,6 +16,7 @@ import pytest
 from jupyter_gpu_platform.client import Client, Endpoint
 from jupyter_gpu_platform.control import leases
 from jupyter_gpu_platform.control.app import CALLS_CUT_OFF
+from jupyter_gpu_platform.control.overdue import CLOSED_BY_FORCE
 from jupyter_gpu_platform.control.store.database import Database
 from jupyter_gpu_platform.control.store.transaction import Transaction
 
@@ -107,6 +110,33 @@ def test_a_call_that_takes_too_long_is_cut_off_and_the_exit_code_says_so(start: 
         eventually(lambda: service.figure('jgp_admitted{what="uploads"}') == 1, "the upload to begin")
         assert service.end() == CALLS_CUT_OFF
     assert "1 calls were cut off" in service.log.read_text()
+
+
+def test_connections_that_are_kept_alive_keep_nothing_up(start: Start) -> None:
+    service = start()
+    request = f"GET /api/v1/status HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {TOKEN}\r\n\r\n".encode()
+    with contextlib.ExitStack() as stack:
+        kept = [stack.enter_context(service.connection()) for _ in range(16)]
+        for number, connection in enumerate(kept):
+            if number % 2:  # the others have never asked for anything
+                connection.sendall(request)
+                assert connection.recv(100).startswith(b"HTTP/1.1 200")
+        assert service.end() == 0
+        for connection in kept:
+            with contextlib.suppress(ConnectionResetError):
+                while connection.recv(65536):
+                    pass
+
+
+def test_a_store_that_hangs_is_named_and_left(start: Start) -> None:
+    service = start("--Limits.close_seconds=0.5")
+    other = sqlite3.connect(service.folder / "state" / "control.db", isolation_level=None)
+    with contextlib.closing(other):
+        other.execute("BEGIN IMMEDIATE")
+        assert service.end() == CLOSED_BY_FORCE
+    log = service.log.read_text()
+    assert "ended by force" in log
+    assert "release_lease" in log or "end_replica" in log or "_transact" in log
 
 
 def test_an_agent_is_told_to_reconnect(start: Start, tmp_path: Path) -> None:

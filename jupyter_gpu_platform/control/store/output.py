@@ -168,7 +168,8 @@ class OutputLane:
                 # With PostgreSQL a call may be lost with its connection, so now and then we look for ourselves.
                 patience = None if self._database.is_sqlite else SAFETY_LOOK
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(woken.wait(), patience)
+                    async with asyncio.timeout(patience):
+                        await woken.wait()
 
     # --- on the writer's thread ----------------------------------------------------------------------------------
 
