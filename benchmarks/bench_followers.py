@@ -1,8 +1,9 @@
 """1,000 readers of one running job in one process: how far each is behind the line that the job has just written.
 
-The job writes the time, often, on lines of 100 bytes; each reader takes every line, in order and once, and notes how
-old it is when it arrives. Beside it: the same lines written by a bare Tornado handler to as many connections, from
-memory.
+Once all readers are there, the job writes the time, often, on lines of 100 bytes; each reader takes every line, in
+order and once, and notes how old it is when it arrives. Beside it: the same lines written by a bare Tornado handler to
+as many connections, from memory. The readers share the cores with what they measure: their own processor time is
+reported with both.
 """
 
 from __future__ import annotations
@@ -13,7 +14,11 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from footprints import Footprints
@@ -27,8 +32,9 @@ EVERY = 0.1
 #: a line: its number, and when it was written
 LINE = re.compile(rb"line (\d+) at (\d+\.\d+)")
 WRITER = f"""
-import sys, time
-time.sleep(float(sys.argv[2]))
+import os, sys, time
+while not os.path.exists(sys.argv[2]):
+    time.sleep(0.01)
 for number in range(int(sys.argv[1])):
     print(f"line {{number}} at {{time.time():.6f}}".ljust(99), flush=True)
     time.sleep({EVERY})
@@ -73,6 +79,8 @@ class Reader(asyncio.Protocol):
         self._rest = b""
         self._next = 0
         self.ages: list[float] = []
+        #: the answer has begun
+        self.here = asyncio.Event()
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -81,6 +89,7 @@ class Reader(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         now = time.time()
+        self.here.set()
         data, end = self._rest + data, 0
         for found in LINE.finditer(data):
             if int(found[1]) != self._next:
@@ -100,10 +109,22 @@ class Reader(asyncio.Protocol):
     def _fail(self, why: str) -> None:
         if not self.done.done():
             self.done.set_exception(RuntimeError(why))
+            self.here.set()
 
 
-async def read(url: str, headers: str, readers: int, lines: int) -> list[list[float]]:
-    """Follow *url* with many connections; return the ages of the lines at each of them."""
+class Ages(NamedTuple):
+    """How old each line was at each reader, and what it took the readers to note that."""
+
+    ages: list[float]
+    #: seconds until all readers were there
+    joined: float
+    #: the readers' processor time from then on, of each second
+    own: float
+
+
+async def read(url: str, headers: str, readers: int, lines: int, begin: Callable[[], object] = bool) -> Ages:
+    """Follow *url* with many connections; *begin()* is called when all of them are there."""
+    began = time.perf_counter()
     parts = urlsplit(url)
     request = f"GET {parts.path}?{parts.query} HTTP/1.1\r\nHost: {parts.netloc}\r\n{headers}\r\n".encode()
     loop = asyncio.get_running_loop()
@@ -111,19 +132,24 @@ async def read(url: str, headers: str, readers: int, lines: int) -> list[list[fl
         (await loop.create_connection(lambda: Reader(request, lines), parts.hostname, parts.port))[1]
         for _ in range(readers)
     ]
+    await asyncio.gather(*(reader.here.wait() for reader in made))
+    joined, used = time.perf_counter() - began, time.process_time()
+    begin()
     await asyncio.gather(*(reader.done for reader in made))
-    return [reader.ages for reader in made]
+    own = (time.process_time() - used) / (time.perf_counter() - began - joined)
+    return Ages([age for reader in made for age in reader.ages], joined, own)
 
 
-def of_job(client: Client, token: str, readers: int, lines: int) -> list[list[float]]:
-    # The readers need some seconds to be there: before that there is no head to be behind of.
-    argv = (sys.executable, "-I", "-S", "-c", WRITER, str(lines), "5")
-    job = client.submit(JobSpec(source=Command(argv=argv)))
-    url = f"{client.url}/api/v1/jobs/{job.id}/output?follow=1"
-    return asyncio.run(read(url, f"Authorization: Bearer {token}\r\n", readers, lines))
+def of_job(client: Client, token: str, readers: int, lines: int) -> Ages:
+    with tempfile.TemporaryDirectory(prefix="jgp-bench-") as folder:
+        go = Path(folder) / "go"
+        argv = (sys.executable, "-I", "-S", "-c", WRITER, str(lines), str(go))
+        job = client.submit(JobSpec(source=Command(argv=argv)))
+        url = f"{client.url}/api/v1/jobs/{job.id}/output?follow=1"
+        return asyncio.run(read(url, f"Authorization: Bearer {token}\r\n", readers, lines, go.touch))
 
 
-def of_bare(readers: int, lines: int) -> list[list[float]]:
+def of_bare(readers: int, lines: int) -> Ages:
     argv = (sys.executable, "-c", BARE, str(lines), str(readers))
     with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as server:
         assert server.stdout is not None
@@ -143,7 +169,7 @@ def main() -> None:
 
 
 def measure(kind: str, readers: int, runs: int, lines: int) -> None:
-    kept: dict[str, list[float]] = {}
+    kept: dict[tuple[str, str], list[float]] = {}
     with (
         database(kind) as options,
         private_platform(options) as (url, token),
@@ -151,20 +177,21 @@ def measure(kind: str, readers: int, runs: int, lines: int) -> None:
         Footprints(os.environ["JUPYTER_GPU_STATE_DIR"]) as footprints,
     ):
         for _ in range(runs):
-            for name, ages in (
+            for name, found in (
                 ("a job", of_job(client, token, readers, lines)),
                 ("from memory", of_bare(readers, lines)),
             ):
-                everything = [age for one in ages for age in one]
-                for what, value in (
-                    ("median", percentile(everything, 0.5)),
-                    ("p99", percentile(everything, 0.99)),
-                    ("worst of all readers", max(everything)),
+                for what, unit, value in (
+                    ("age of a line, median", "s", percentile(found.ages, 0.5)),
+                    ("age of a line, p99", "s", percentile(found.ages, 0.99)),
+                    ("age of a line, worst of all readers", "s", max(found.ages)),
+                    ("until all readers were there", "s", found.joined),
+                    ("the readers' own processor time", "of a core", found.own),
                 ):
-                    kept.setdefault(f"{name}: age of a line, {what}", []).append(value)
+                    kept.setdefault((f"{name}: {what}", unit), []).append(value)
     report(
         f"followers {kind}: {readers} readers of one job, {1 / EVERY:g} lines a second each, every line once in order",
-        [Figure(name=name, unit="s", runs=values) for name, values in kept.items()],
+        [Figure(name=name, unit=unit, runs=values) for (name, unit), values in kept.items()],
         note="; ".join([f"{kind}, synchronous commits", *footprints.lines()]),
     )
 
