@@ -1,8 +1,10 @@
-"""What the worker says to its supervisor: frames in a pipe, each written whole.
+"""What the worker says to its supervisor: the text of its stdout as it is, and frames for all else, in one pipe.
 
-A frame of at most PIPE_BUF bytes is written by the kernel in one piece or not at all, so neither threads nor a
-KeyboardInterrupt can tear it, and no lock is needed. Text goes as it is, which is what makes printing fast; all else
-is JSON, in as many frames as it takes, joined again by its number.
+What is at most PIPE_BUF bytes long is written by the kernel in one piece or not at all, so neither threads nor a
+KeyboardInterrupt can tear it, and no lock is needed. A frame begins with a byte that UTF-8 text never holds: so what
+`print` writes, mostly very little at a time, costs no frame, and is found in one piece however often it was written.
+Bytes, and the text of stderr, have a frame each; other things are JSON, in as many frames as it takes, joined again by
+its number.
 """
 
 from __future__ import annotations
@@ -13,10 +15,13 @@ import os
 import struct
 from typing import Any
 
-#: kind, whether it is the message's last frame, length, number of the message
-_HEADER = struct.Struct("<cBHI")
-#: PIPE_BUF on Linux, less the header
-_ROOM = 4096 - _HEADER.size
+#: what each frame begins with
+_MARK = b"\xff"
+#: the mark, kind, whether it is the message's last frame, length, number of the message
+_HEADER = struct.Struct("<ccBHI")
+#: what a write may hold, to be whole (PIPE_BUF on Linux); and a frame, less its header
+WHOLE = 4096
+_ROOM = WHOLE - _HEADER.size
 
 #: text of whole characters, and bytes that may end amid one, for each of the two streams
 OUT_TEXT, ERR_TEXT, OUT_BYTES, ERR_BYTES, JSON = b"o", b"e", b"O", b"E", b"j"
@@ -40,33 +45,40 @@ class Writer:
     def _disown(self) -> None:
         self.ours = False
 
-    def text(self, kind: bytes, text: str) -> None:
-        """Send text at once: what was handed over survives the process."""
-        data = text.encode("utf-8", "replace")
-        if len(data) <= _ROOM:
-            os.write(self._fd, _HEADER.pack(kind, 1, len(data), 0) + data)
-        elif len(data) == len(text):
-            self.data(kind, data)
-        else:
-            for start in range(0, len(text), _ROOM // 4):
-                piece = text[start : start + _ROOM // 4].encode("utf-8", "replace")
-                os.write(self._fd, _HEADER.pack(kind, 1, len(piece), 0) + piece)
+    def text(self, kind: bytes, data: bytes) -> None:
+        """Send text at once, as UTF-8: what was handed over survives the process."""
+        if kind == OUT_TEXT and len(data) <= WHOLE:
+            os.write(self._fd, data)
+            return
+        start = 0
+        while start < len(data):
+            end = _character_end(data, start + _ROOM)
+            self._put(kind, data[start:end])
+            start = end
 
     def data(self, kind: bytes, data: bytes) -> None:
         for start in range(0, len(data), _ROOM):
-            piece = data[start : start + _ROOM]
-            os.write(self._fd, _HEADER.pack(kind, 1, len(piece), 0) + piece)
+            self._put(kind, data[start : start + _ROOM])
 
     def message(self, encoded: bytes) -> None:
         """Send one encoded JSON object."""
         number = next(self._numbers) & 0xFFFFFFFF
         for start in range(0, len(encoded), _ROOM):
-            piece = encoded[start : start + _ROOM]
-            last = start + _ROOM >= len(encoded)
-            os.write(self._fd, _HEADER.pack(JSON, last, len(piece), number) + piece)
+            self._put(JSON, encoded[start : start + _ROOM], start + _ROOM >= len(encoded), number)
 
     def send(self, **fields: Any) -> None:
         self.message(json.dumps(fields).encode())
+
+    def _put(self, kind: bytes, data: bytes, last: bool = True, number: int = 0) -> None:
+        head = b"" if kind == OUT_TEXT else _HEADER.pack(_MARK, kind, last, len(data), number)
+        os.write(self._fd, head + data)
+
+
+def _character_end(data: bytes, end: int) -> int:
+    """Return the last place up to *end* where a character ends: what follows it is no byte within one."""
+    while end < len(data) and data[end] & 0xC0 == 0x80:
+        end -= 1
+    return end
 
 
 class Reader:
@@ -77,32 +89,37 @@ class Reader:
         self._parts: dict[int, list[bytes]] = {}
 
     def feed(self, data: bytes) -> list[tuple[bytes, Any]]:
-        """Return the complete messages in *data*: text of one kind in one piece, JSON decoded where it is valid."""
+        """Return what is complete in *data*; JSON is decoded, and left out where it is invalid."""
         if self._rest:
-            data = self._rest + data
+            data, self._rest = self._rest + data, b""
         found: list[tuple[bytes, Any]] = []
-        pieces: list[bytes] = []
-        before = b""
-        position, end, head = 0, len(data), _HEADER.size
-        unpack = _HEADER.unpack_from
-        while end - position >= head:
-            kind, last, length, number = unpack(data, position)
-            begin = position + head
-            if begin + length > end:
+        position = 0
+        while position < len(data):
+            frame = data.find(_MARK, position)
+            if frame < 0:
+                frame = len(data)
+            if frame > position:
+                found.append((OUT_TEXT, data[position:frame]))
+            position = self._take_frame(found, data, frame)
+            if position == frame:
+                self._rest = data[frame:]
                 break
-            position = begin + length
-            if kind != before:
-                if pieces:
-                    found.append((before, b"".join(pieces)))
-                pieces, before = [], kind
-            if kind != JSON:
-                pieces.append(data[begin:position])
-            else:
-                self._join(found, number, last, data[begin:position])
-        if pieces:
-            found.append((before, b"".join(pieces)))
-        self._rest = data[position:]
         return found
+
+    def _take_frame(self, found: list[tuple[bytes, Any]], data: bytes, position: int) -> int:
+        """Take the frame that begins at *position*, if it is whole; return where it ends."""
+        begin = position + _HEADER.size
+        if begin > len(data):
+            return position
+        _, kind, last, length, number = _HEADER.unpack_from(data, position)
+        end: int = begin + length
+        if end > len(data):
+            return position
+        if kind == JSON:
+            self._join(found, number, last, data[begin:end])
+        else:
+            found.append((kind, data[begin:end]))
+        return end
 
     def _join(self, found: list[Any], number: int, last: int, payload: bytes) -> None:
         if not last:

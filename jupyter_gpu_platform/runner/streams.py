@@ -76,8 +76,9 @@ class Stream(io.TextIOBase):
     def write(self, text: str) -> int:
         if not isinstance(text, str):
             raise TypeError("write() argument must be str, not %s" % type(text).__name__)
+        data = text.encode("utf-8", "replace")
         if self._writer.ours:
-            self._writer.text(self._kind, text)
+            self._writer.text(self._kind, data)
         else:
-            os.write(self._fd, text.encode("utf-8", "replace"))
+            os.write(self._fd, data)
         return len(text)
