@@ -38,6 +38,8 @@ CONNECT_PATIENCE = 10.0
 CLOSE_PATIENCE = 6.0
 #: seconds between looks at the clock, finer than the heartbeat
 TICK = 0.5
+#: seconds between two tellings of how the agent fares
+FIGURES_EVERY = 10.0
 
 
 class Endpoint(NamedTuple):
@@ -128,13 +130,17 @@ class Connection:
             except* (_Closed, OSError, HTTPClientError, HTTPTimeoutError, WebSocketClosedError) as group:
                 causes = _flat(group)
                 pause = max(map(_asked_pause, causes))
-                self._failures += 1
+                self._failed()
                 logger.info("connection lost: %s", "; ".join(str(cause) or type(cause).__name__ for cause in causes))
             except* errors.GpuPlatformError as group:
-                self._failures += 1
+                self._failed()
                 logger.warning("connection given up: %s", "; ".join(str(cause) for cause in _flat(group)))
             ceiling = min(self._longest_pause, FIRST_PAUSE * 2 ** min(self._failures, 16))
             await asyncio.sleep(pause + random.uniform(0, ceiling))  # noqa: S311 -- jitter
+
+    def _failed(self) -> None:
+        self._failures += 1
+        self._core.counts["connection_failures"] += 1
 
     async def _session(self, endpoint: Endpoint) -> None:
         socket = await self._dial(endpoint, "control")
@@ -150,6 +156,7 @@ class Connection:
                         raise _Closed(f"{code}: {message}", retry_after)
                     case Got(Welcome() as message):
                         self._failures = 0
+                        self._core.counts["connections"] += 1
                         self._core.endpoint = endpoint
                         welcome.set_result(message)
                     case _:
@@ -162,6 +169,7 @@ class Connection:
                 group.create_task(self._read(socket, lambda message, now: self._hear(message, now, carry_out)))
                 group.create_task(self._tick(lambda now: carry_out(self._core.session.tick(now))))
                 group.create_task(self._bulk(endpoint, welcome))
+                group.create_task(self._tell_figures(welcome, carry_out))
         finally:
             self._core.endpoint = None
             self._core.detach()
@@ -196,6 +204,19 @@ class Connection:
                 group.create_task(self._pump(outgoing))
         finally:
             self._let_go(socket.close())
+
+    async def _tell_figures(
+        self, welcomed: asyncio.Future[Welcome], carry_out: Callable[[Sequence[Effect]], None]
+    ) -> None:
+        """Say how the agent fares, now and whenever that has changed."""
+        await welcomed
+        told = None
+        while True:
+            figures = await self._core.figures()
+            if figures != told:
+                told = figures
+                carry_out(self._core.session.figures(figures))
+            await asyncio.sleep(FIGURES_EVERY)
 
     async def _pump(self, outgoing: asyncio.Queue[Message]) -> None:
         """Send output as far as its windows allow, whenever something has changed."""

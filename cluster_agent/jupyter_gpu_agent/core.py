@@ -12,6 +12,7 @@ import asyncio
 import logging
 import random
 import uuid
+from collections import Counter
 from collections.abc import AsyncIterable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING
@@ -27,6 +28,7 @@ from jupyter_gpu_platform.wire.messages import (
     AppendRefused,
     ClaimResult,
     Desired,
+    Figures,
     Inspect,
     Owned,
     Started,
@@ -62,6 +64,8 @@ class Core:
         self.session = AgentSession()
         self.streams = AgentStreams()
         self.capacity = Capacity()
+        #: what `figures` counts, by its fields' names
+        self.counts: Counter[str] = Counter()
         #: the service that this agent is connected to
         self.endpoint: Endpoint | None = None
         self._objects: Objects | None = None
@@ -109,6 +113,15 @@ class Core:
         """The control socket is gone."""
         self._emit = None
         self.session.lost()
+
+    async def figures(self) -> Figures:
+        """Say how this agent fares."""
+        return Figures(
+            **self.counts,
+            reports_waiting=self.session.unacknowledged,
+            output_waiting_bytes=self.streams.buffered,
+            spool_bytes=await self.executor.spooled(),
+        )
 
     def take(self, effect: Effect) -> None:
         """Act on what the session hands up."""
@@ -174,6 +187,7 @@ class Core:
                 except Exception:
                     # The edge of this loop: whatever an executor raises, the next try may succeed.
                     failures += 1
+                    self.counts["action_failures"] += 1
                     logger.exception("%s failed, trying again", item.action)
                     await asyncio.sleep(random.uniform(0.1, min(RETRY_AT_MOST, 0.5 * 2**failures)))  # noqa: S311 -- jitter
         finally:
@@ -220,12 +234,15 @@ class Core:
         try:
             result = await asyncio.wait_for(future, CLAIM_PATIENCE)
         except TimeoutError:
+            self.counts["calls_put_off"] += 1
             raise errors.Unavailable("the control service did not answer the claim", hint="Ask again.") from None
         finally:
             self._claims.pop(request, None)
             self.session.withdraw(request)
         if result.granted:
             self.streams.open(StreamKey(job, attempt, replica), incarnation)
+        else:
+            self.counts["calls_refused"] += 1
         return result
 
     async def append(self, key: StreamKey, incarnation: str, first: int, count: int, lines: bytes) -> None:
@@ -233,6 +250,7 @@ class Core:
         while True:
             refusal = self.streams.refusal(key.job, key.attempt)
             if refusal is not None or not self.streams.belongs(key, incarnation):
+                self.counts["calls_refused"] += 1
                 raise errors.ClaimLost(refusal or "another incarnation writes this stream")
             if self.streams.has_room(key, len(lines)):
                 break
@@ -240,6 +258,7 @@ class Core:
                 async with asyncio.timeout_at(deadline):
                     await self._room.wait()
             except TimeoutError:
+                self.counts["calls_put_off"] += 1
                 raise errors.Unavailable("the stream's window is full", hint="Send again later.") from None
         expected = self.streams.accept(key, incarnation, first, count, lines)
         if expected is not None:
@@ -315,6 +334,9 @@ class Core:
     def progress(self, started: Started) -> None:
         self.session.progress(started)
         self._send(self.session.flush())
+
+    def failed(self) -> None:
+        self.counts["executor_failures"] += 1
 
     def capacity_changed(self, capacity: Capacity) -> None:
         self.capacity = capacity

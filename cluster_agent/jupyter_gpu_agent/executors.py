@@ -118,6 +118,9 @@ class Executor(Protocol):
     async def capacity(self) -> Capacity:
         """What the machinery has in all, whatever our own attempts hold of it."""
 
+    async def spooled(self) -> int:
+        """Bytes of output that runners keep on disk here; asked every few seconds."""
+
 
 class ExecutorFactory(Protocol):
     def __call__(self, core: AgentCore, settings: ExecutorSettings) -> Executor: ...
@@ -183,6 +186,9 @@ class AgentCore(Protocol):
 
     def progress(self, started: Started) -> None:
         """Tell people what an attempt waits for before it is claimed. May be lost."""
+
+    def failed(self) -> None:
+        """Count a failure in a loop of the executor that goes on; the executor has logged it."""
 
     def capacity_changed(self, capacity: Capacity) -> None:
         """What the machinery has is no longer what it last said."""

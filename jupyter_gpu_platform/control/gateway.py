@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from tornado.websocket import WebSocketClosedError, WebSocketHandler
 
 from .. import errors
-from ..wire.messages import Answer, BulkHello, Desired, Inspected
+from ..wire.messages import Answer, BulkHello, Desired, Figures, Inspected
 from ..wire.session import HEARTBEAT
 from . import leases
 from .attempts import Holder
@@ -145,6 +145,11 @@ class Gateway:
         reports = sum(socket.waiting for socket in self._opened if isinstance(socket, ControlSocket))
         appends = sum(socket.waiting for socket in self._opened if isinstance(socket, BulkSocket))
         return {"reports": reports, "appends": appends}
+
+    def figures(self) -> dict[str, Figures]:
+        """What the agents that are connected here say of themselves, by cluster."""
+        live = self._live.values()
+        return {socket.agent.cluster: socket.figures for socket in live if socket.figures is not None}
 
     def relay(self) -> Relay:
         if self._relay is None:

@@ -1,7 +1,7 @@
 """What the service counts about itself, in Prometheus' text format; docs/operations-service.md lists all of it.
 
 Most figures are read where they are, at the moment of the scrape, so that counting costs the work itself next to
-nothing. A figure's labels have few values: no user, no job and no agent is one.
+nothing. A figure's labels have few values: no user and no job is one, and a cluster only of what its agent says.
 """
 
 from __future__ import annotations
@@ -25,6 +25,21 @@ from .store.transaction import Transaction
 if TYPE_CHECKING:
     from .listening import BoundedServer
     from .services import Services
+
+#: what agents say of themselves (`wire.messages.Figures`)
+AGENT_COUNTERS = {
+    "connections": "Times that a cluster's agent was welcomed since it began.",
+    "connection_failures": "Connections of a cluster's agent that broke, or never came about.",
+    "action_failures": "Tries of a cluster's agent to start, stop or forget an attempt that failed and were repeated.",
+    "executor_failures": "Failures in the loops of a cluster's executor, which go on; the agent's log has each.",
+    "calls_put_off": "Claims and records that runners were asked to send again later: no room, or no service.",
+    "calls_refused": "Claims and records of runners that were turned away: their attempts are over, or others'.",
+}
+AGENT_GAUGES = {
+    "reports_waiting": "Ends and tombstones that a cluster's agent knows of and the store does not yet.",
+    "output_waiting_bytes": "Output in the memory of a cluster's agent that is not yet committed.",
+    "spool_bytes": "Output that the runners of a cluster keep on disk, until it is committed and their jobs are over.",
+}
 
 MEDIA_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 #: seconds between looks at how late the event loop is
@@ -156,6 +171,7 @@ class Parts:
         yield from self._loops()
         yield from self._connections()
         yield from self._followers()
+        yield from self._agents()
 
     def _queues(self) -> Iterator[Metric]:
         lanes = {"writer": self._services.writer.lane, "output": self._services.output.lane}
@@ -223,6 +239,13 @@ class Parts:
         refused = {name: slot.refused for name, slot in slots.items()}
         yield _counter("jgp_refused", "What was refused with 429, over its limit.", "what", refused)
         yield GaugeMetricFamily("jgp_threads", "Threads of the process.", value=threading.active_count())
+
+    def _agents(self) -> Iterator[Metric]:
+        figures = self._services.gateway.figures() if self._services.gateway else {}
+        for kind, fields in ((_counter, AGENT_COUNTERS), (_gauge, AGENT_GAUGES)):
+            for field, what in fields.items():
+                values = {cluster: getattr(said, field) for cluster, said in figures.items()}
+                yield kind(f"jgp_cluster_{field}", what, "cluster", values)
 
     def _followers(self) -> Iterator[Metric]:
         services = self._services

@@ -19,6 +19,7 @@ from ..wire.messages import (
     CapacityReport,
     Claim,
     Desired,
+    Figures,
     Hello,
     Inspected,
     Message,
@@ -128,6 +129,8 @@ class ControlSocket(_Socket):
         self.holder = holder
         self.since = services.now()
         self.session = ServiceSession(_now(), heartbeat)
+        #: what the agent last said of itself
+        self.figures: Figures | None = None
         self._on_live = on_live
         self._reports: asyncio.Queue[Reports] = asyncio.Queue()
         self._inspections: dict[int, asyncio.Future[Inspected]] = {}
@@ -153,6 +156,8 @@ class ControlSocket(_Socket):
                 self.spawn(self._claim(message))
             case CapacityReport(capacity=capacity):
                 self.spawn(self.services.attempts.capacity(self.agent.cluster, capacity))
+            case Figures():
+                self.figures = message
             case Inspected(request=request):
                 waiting = self._inspections.pop(request, None)
                 if waiting is not None and not waiting.done():

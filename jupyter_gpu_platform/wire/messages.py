@@ -17,7 +17,7 @@ from ..model.resources import Capacity
 PROTOCOL = 1
 
 #: What this release can do beyond the protocol's first form; a peer's hello says what it can.
-CAPABILITIES: tuple[str, ...] = ("interrupt", "inspect", "output.zlib", "objects", "answer")
+CAPABILITIES: tuple[str, ...] = ("interrupt", "inspect", "output.zlib", "objects", "answer", "figures")
 
 #: One WebSocket message's greatest size, bytes.
 MAX_MESSAGE = 8 * 2**20
@@ -114,6 +114,29 @@ class Inspected(Message, frozen=True, kw_only=True, tag="inspected"):
     request: int
     owned: tuple[Owned, ...]
     capacity: Capacity
+
+
+class Figures(Message, frozen=True, kw_only=True, tag="figures"):
+    """What an agent counts about itself since its process began. The newest counts; it is in no store."""
+
+    #: how often a service has welcomed it
+    connections: int = 0
+    #: connections that broke, or never came about
+    connection_failures: int = 0
+    #: tries to carry out what is wanted of an attempt that failed, and were made again
+    action_failures: int = 0
+    #: failures in the executor's own loops, which go on
+    executor_failures: int = 0
+    #: claims and records that runners were asked to send again later
+    calls_put_off: int = 0
+    #: claims and records that nobody wants any more
+    calls_refused: int = 0
+    #: ends and tombstones that the service has not yet committed
+    reports_waiting: int = 0
+    #: output in the agent's memory that the service has not yet committed
+    output_waiting_bytes: int = 0
+    #: output that runners keep on disk
+    spool_bytes: int = 0
 
 
 # --- service → agent, control ----------------------------------------------------------------------------------
@@ -235,7 +258,18 @@ class AppendRefused(Message, frozen=True, kw_only=True, tag="append_refused"):
 
 
 FromAgent = (
-    Ping | Pong | Refused | Hello | CapacityReport | Reports | Claim | DesiredAck | Inspected | BulkHello | Append
+    Ping
+    | Pong
+    | Refused
+    | Hello
+    | CapacityReport
+    | Reports
+    | Claim
+    | DesiredAck
+    | Inspected
+    | Figures
+    | BulkHello
+    | Append
 )
 FromService = (
     Ping | Pong | Refused | Welcome | Delta | ReportsAck | ClaimResult | Inspect | Answer | Appended | AppendRefused

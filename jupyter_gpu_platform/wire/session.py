@@ -28,6 +28,7 @@ from .messages import (
     Delta,
     Desired,
     DesiredAck,
+    Figures,
     Hello,
     Inspect,
     Inspected,
@@ -55,7 +56,7 @@ PORTION = MAX_MESSAGE // 4
 _encoder = msgspec.msgpack.Encoder()
 
 #: Messages that may go only to a peer whose hello names the capability.
-NEEDS: dict[type[Message], str] = {Inspect: "inspect", Inspected: "inspect", Answer: "answer"}
+NEEDS: dict[type[Message], str] = {Inspect: "inspect", Inspected: "inspect", Answer: "answer", Figures: "figures"}
 
 
 # --- effects ---------------------------------------------------------------------------------------------------
@@ -327,10 +328,17 @@ class AgentSession:
         return [Send(CapacityReport(capacity=capacity))] if self.live else []
 
     def inspected(self, request: int, owned: Sequence[Owned], capacity: Capacity) -> list[Effect]:
-        """Answer an inspection, where the service said that it knows the answer."""
-        if self.welcome is None or NEEDS[Inspected] not in self.welcome.capabilities:
-            return []
-        return [Send(Inspected(request=request, owned=tuple(owned), capacity=capacity))]
+        """Answer an inspection."""
+        return self._declared(Inspected(request=request, owned=tuple(owned), capacity=capacity))
+
+    def figures(self, figures: Figures) -> list[Effect]:
+        """Say how the agent fares."""
+        return self._declared(figures)
+
+    def _declared(self, message: Message) -> list[Effect]:
+        """Send what the service said that it knows."""
+        known = self.welcome is not None and NEEDS[type(message)] in self.welcome.capabilities
+        return [Send(message)] if known else []
 
 
 def _portions(desired: Sequence[Desired]) -> Iterator[tuple[Desired, ...]]:
@@ -395,7 +403,7 @@ class ServiceSession:
             case DesiredAck(revision=revision):
                 self.applied = max(self.applied, revision)
                 return []
-            case Claim() | CapacityReport() | Inspected():
+            case Claim() | CapacityReport() | Inspected() | Figures():
                 return [Got(message)]
         return refuse("unexpected", f"{type(message).__name__} is not for a control socket")
 

@@ -25,6 +25,7 @@ class MemoryCore:
         self.wanted = {}
         self.grant = True
         self.is_fenced = set()
+        self.failures = 0
 
     async def claim(self, job, attempt, replica, incarnation):
         async with self.changed:
@@ -73,6 +74,9 @@ class MemoryCore:
 
     def progress(self, started):
         pass
+
+    def failed(self):
+        self.failures += 1
 
     def capacity_changed(self, capacity):
         pass

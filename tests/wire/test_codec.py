@@ -50,6 +50,17 @@ FROM_AGENT: list[Message] = [
     messages.Claim(request=1, job="j1", attempt=1, incarnation="i"),
     messages.DesiredAck(revision=7),
     messages.Inspected(request=1, owned=(OWNED,), capacity=CAPACITY),
+    messages.Figures(
+        connections=1,
+        connection_failures=2,
+        action_failures=3,
+        executor_failures=4,
+        calls_put_off=5,
+        calls_refused=6,
+        reports_waiting=7,
+        output_waiting_bytes=8,
+        spool_bytes=9,
+    ),
     messages.BulkHello(boot_id="b", epoch=3),
     messages.Append(job="j1", attempt=1, incarnation="i", first=1, count=1, lines=b'{"seq":1}\n'),
 ]

@@ -19,6 +19,7 @@ from jupyter_gpu_platform.wire.messages import (
     ClaimResult,
     Delta,
     Desired,
+    Figures,
     Hello,
     Inspect,
     Message,
@@ -200,6 +201,17 @@ def test_an_inspection_is_handed_up_and_answered() -> None:
     assert agent.receive(sent(effects)[0], 0.0) == [Got(Inspect(request=request))]
     (answer,) = sent(agent.inspected(request, [Owned(job="j", attempt=1)], Capacity()))
     assert service.receive(answer, 0.0) == [Got(answer)]
+
+
+def test_figures_go_to_a_service_that_knows_them() -> None:
+    agent = AgentSession()
+    assert agent.figures(Figures()) == []  # nobody is there
+    service, _ = connect(agent)
+    (told,) = sent(agent.figures(Figures(connections=1)))
+    assert service.receive(told, 0.0) == [Got(told)]
+    assert agent.welcome is not None
+    agent.welcome = replace(agent.welcome, capabilities=("inspect",))  # as an older service says
+    assert agent.figures(Figures(connections=1)) == []
 
 
 @settings(max_examples=200)

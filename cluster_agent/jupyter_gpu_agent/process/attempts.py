@@ -7,6 +7,7 @@ anew reads from them where every attempt stands.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import json
@@ -146,6 +147,13 @@ class AttemptFolder:
             exit_code=ended.exit_code,
             reason=ended.reason,
         )
+
+    @property
+    def spooled(self) -> int:
+        """Bytes of the output that lies here."""
+        with contextlib.suppress(OSError):  # there is none yet, or no more
+            return sum(path.stat().st_size for path in (self.path / "spool").glob("*.ndjson"))
+        return 0
 
     def spool(self) -> Spool:
         return Spool(str(self.path / "spool"))

@@ -143,6 +143,9 @@ class ProcessExecutor:
     async def capacity(self) -> Capacity:
         return await asyncio.to_thread(gpus.capacity, self._fake, self._our_processes)
 
+    async def spooled(self) -> int:
+        return await asyncio.to_thread(lambda: sum(folder.spooled for folder in list(self._attempts.values())))
+
     def _our_processes(self) -> set[int]:
         found: set[int] = set()
         for folder in list(self._attempts.values()):
@@ -221,6 +224,7 @@ class ProcessExecutor:
                     self._on_reported(folder.key)
                 return
             except Exception:  # the loop's edge: other attempts go on
+                self._core.failed()
                 log.exception("attempt %s can't be seen through", folder.path.name)
                 if not folder.exists:
                     return  # somebody deleted its directory, and with it all that could be said of it

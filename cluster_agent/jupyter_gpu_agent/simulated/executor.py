@@ -121,6 +121,9 @@ class SimulatedExecutor:
         note = "" if self._gpus else "this cluster is simulated, without GPUs"
         return Capacity(gpus=self._gpus, cpus=self._timings.cpus.low, memory=MEMORY, gpu_note=note)
 
+    async def spooled(self) -> int:
+        return 0
+
     def _refusal(self, desired: Desired) -> Reason | None:
         """Say why the attempt can't be started, as a machine would."""
         why = ""
@@ -141,6 +144,7 @@ class SimulatedExecutor:
                 await self._core.ended(report)
             run.lines.clear()
         except Exception:  # the loop's edge: other attempts go on
+            self._core.failed()
             log.exception("attempt %s.%d can't be seen through", *run.key)
 
     async def _live(self, run: _Run) -> Report | None:

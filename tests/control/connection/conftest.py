@@ -61,6 +61,9 @@ class FakeExecutor:
     async def capacity(self) -> Capacity:
         return Capacity(gpus=self._gpus, cpus=4.0, memory=2**33)
 
+    async def spooled(self) -> int:
+        return 0
+
 
 class FakeAgent:
     """The real agent's core and connection over a `FakeExecutor`."""

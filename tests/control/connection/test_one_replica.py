@@ -310,3 +310,24 @@ async def test_an_agent_that_was_given_up_while_it_was_connected_says_hello_agai
         await server.services.writer.run(give_up)
         job = await platform.running(agent)
         assert job.cluster == "c1"
+
+
+async def test_what_an_agent_counts_is_among_the_services_figures(database_url: str, tmp_path: Path) -> None:
+    async with opened(database_url, tmp_path) as platform:
+        server = platform.first
+
+        def figure(name: str) -> float | None:
+            return server.services.metrics.registry.get_sample_value(f"jgp_cluster_{name}", {"cluster": "c1"})
+
+        agent = await platform.add_agent()
+        job = await platform.running(agent)
+        assert not await agent.claim(job.id, "another")
+        for socket in list(server.gateway._opened):
+            socket.close("cut")
+        # Told anew on each connection.
+        await eventually(lambda: (figure("connections_total") or 0) >= 2)
+        assert figure("connection_failures_total") == 1
+        assert figure("calls_refused_total") == 1
+        assert figure("action_failures_total") == figure("reports_waiting") == 0
+        await agent.stop()
+        await eventually(lambda: figure("connections_total") is None)
