@@ -8,6 +8,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -46,7 +47,65 @@ def until_told(folder: Path, name: str) -> JobSpec:
     return JobSpec(source=Command(argv=("sh", "-c", script, str(folder), name)))
 
 
-def test_running_jobs_go_on_over_a_restore(place: Place) -> None:
+class Sqlite:
+    """Copies by the service's own commands."""
+
+    options: tuple[str, ...] = ()
+    restore: tuple[str, ...]
+
+    def __init__(self, place: Place) -> None:
+        self._place = place
+        self.restore = (f"--restore={place.root / 'copy'}",)
+
+    def copy(self) -> None:
+        assert "3 jobs" in done(control(self._place, f"--backup={self._place.root / 'copy'}"))
+
+    def put_back(self) -> None:
+        told = done(control(self._place, *self.restore))
+        assert "3 jobs" in told
+        assert "replaced-" in told
+
+
+class Postgres:
+    """Copies as docs/operations-upkeep.md says."""
+
+    restore = ("--restored",)
+
+    def __init__(self, place: Place, url: str) -> None:
+        self._place = place
+        self._url = url.replace("+psycopg", "")
+        self._copy = place.root / "copy"
+        self.options = (f"--database-url={self._url}",)
+
+    def copy(self) -> None:
+        self._copy.mkdir()
+        # Nothing is sealed yet and nobody has values, so there are no files to be copied.
+        self._run("pg_dump", "--format=custom", f"--file={self._copy / 'control.dump'}", self._url)
+
+    def put_back(self) -> None:
+        self._run("pg_restore", "--clean", "--if-exists", f"--dbname={self._url}", str(self._copy / "control.dump"))
+        assert "counts as a restored one" in done(control(self._place, *self.options, *self.restore))
+
+    def _run(self, program: str, *arguments: str) -> None:
+        import psycopg
+
+        # Those of the server's own release.
+        with psycopg.connect(self._url) as connection:
+            (folder,) = connection.execute("SELECT setting FROM pg_config WHERE name = 'BINDIR'").fetchone() or ("",)
+        subprocess.run([Path(folder, program), *arguments], check=True)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def copies(request: pytest.FixtureRequest) -> Iterator[Sqlite | Postgres]:
+    # The database goes only after the platform, so it is asked for first.
+    url = request.getfixturevalue("postgres_url") if request.param == "postgresql" else ""
+    place = request.getfixturevalue("place")
+    yield Postgres(place, url) if url else Sqlite(place)
+    stop(place)
+
+
+def test_running_jobs_go_on_over_a_restore(copies: Sqlite | Postgres, place: Place) -> None:
+    local.ensure(options=copies.options)
     with connect() as before:
         ended = before.submit(JobSpec(source=Command(argv=("echo", "kept"))))
         before.wait(ended.id)
@@ -56,21 +115,20 @@ def test_running_jobs_go_on_over_a_restore(place: Place) -> None:
         command = before.submit(until_told(place.root / "sub", "known"))
         eventually((place.root / "sub" / "begun-known").exists, "the command to run")
         incarnation, position = before.status().incarnation, before.jobs(limit=1).log_position
-        assert "3 jobs" in done(control(place, f"--backup={place.root / 'copy'}"))
+        copies.copy()
 
         # What comes now is lost with the store, or kept by the agent alone.
         lost = before.submit(until_told(place.root / "sub", "lost"))
         eventually((place.root / "sub" / "begun-lost").exists, "the job that is lost to run")
         again = before.retry(ended.id)
         assert before.wait(again.id).attempt == 2
-        refused = control(place, f"--restore={place.root / 'copy'}")
+        refused = control(place, *copies.options, *copies.restore)
         assert (refused.returncode, "another control service" in refused.stderr) == (1, True)
     stop(place)
-    told = done(control(place, f"--restore={place.root / 'copy'}"))
-    assert "3 jobs" in told
-    assert "replaced-" in told
-    assert "as it should be" in done(control(place, "--check"))
+    copies.put_back()
+    assert "as it should be" in done(control(place, *copies.options, "--check"))
 
+    local.ensure(options=copies.options)
     with connect() as after:
         assert after.status().incarnation != incarnation
         with pytest.raises(errors.Gone):
