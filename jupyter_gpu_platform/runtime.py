@@ -51,6 +51,11 @@ class RuntimeFile(msgspec.Struct, frozen=True, kw_only=True):
         """Whether its writer runs on this machine now."""
         return not self.foreign and process_alive(self.pid, self.pid_start)
 
+    @property
+    def suspended(self) -> bool:
+        """Whether its writer is there and does nothing: somebody has stopped it (SIGSTOP, Ctrl-Z, a debugger)."""
+        return self.alive and (_stat(self.pid) or [b""])[0] in (b"T", b"t")
+
 
 def boot_id() -> str:
     """Return what names this boot of this machine."""
@@ -62,13 +67,18 @@ def boot_id() -> str:
 
 def process_start(pid: int) -> int | None:
     """Return when process *pid* started, in clock ticks since boot; None when there is none (a zombie is none)."""
+    fields = _stat(pid)
+    return None if fields is None or fields[0] in (b"Z", b"X") else int(fields[19])
+
+
+def _stat(pid: int) -> list[bytes] | None:
+    """Return what the system says of a process, from its state on; None when there is none."""
     try:
         line = Path(f"/proc/{pid}/stat").read_bytes()
     except OSError:
         return None
     # The second field, the program's name, may hold blanks and brackets: count from its last bracket.
-    fields = line[line.rindex(b")") + 2 :].split()
-    return None if fields[0] in (b"Z", b"X") else int(fields[19])
+    return line[line.rindex(b")") + 2 :].split()
 
 
 def process_alive(pid: int, pid_start: int) -> bool:

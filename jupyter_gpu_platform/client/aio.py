@@ -55,7 +55,8 @@ class AsyncClient:
         """:param resolve: finds the platform again when it can't be reached: this machine's own moves."""
         self._endpoint = Endpoint(transport.checked(url), token)
         self._resolve = resolve
-        self._http = httpx.AsyncClient(timeout=transport.TIMEOUT, trust_env=transport.uses_environment(url))
+        self._timeout = transport.call_timeout()
+        self._http = httpx.AsyncClient(timeout=self._timeout, trust_env=transport.uses_environment(url))
 
     @classmethod
     async def _found(cls, resolve: Callable[[], Endpoint]) -> AsyncClient:
@@ -127,7 +128,7 @@ class AsyncClient:
                 params=list(call.params),
                 content=call.body if call.upload is None else transfers.pieces_async(call.upload),
                 headers=protocol.request_headers(endpoint, call),
-                timeout=transport.TIMEOUT if call.upload is None else transport.UPLOAD_TIMEOUT,
+                timeout=self._timeout if call.upload is None else transport.UPLOAD_TIMEOUT,
             )
         except httpx.TransportError as error:
             failure = transport.lost(error, endpoint)

@@ -88,6 +88,8 @@ def stop(*, when_idle: bool = False, patience: float = STOP_PATIENCE) -> bool:
     found = find()
     if found is None:
         return False
+    if found.suspended:
+        _signal(found, signal.SIGCONT)  # else it would hear nothing of what follows
     try:
         _ask_to_stop(found, when_idle=when_idle)
     except errors.Unavailable:

@@ -59,7 +59,8 @@ class Client:
         self._resolve = resolve
         #: told before each pause for how many seconds nothing has got through when it ends, and why
         self.on_pause: Callable[[float, errors.GpuPlatformError], None] = lambda _seconds, _error: None
-        self._http = httpx.Client(timeout=transport.TIMEOUT, trust_env=transport.uses_environment(url))
+        self._timeout = transport.call_timeout()
+        self._http = httpx.Client(timeout=self._timeout, trust_env=transport.uses_environment(url))
         # The sockets of a client that is dropped go with the last who uses it; nothing at the program's end.
         weakref.finalize(self, self._http.close).atexit = False
 
@@ -133,7 +134,7 @@ class Client:
                 params=list(call.params),
                 content=call.body if call.upload is None else transfers.pieces(call.upload),
                 headers=protocol.request_headers(endpoint, call),
-                timeout=transport.TIMEOUT if call.upload is None else transport.UPLOAD_TIMEOUT,
+                timeout=self._timeout if call.upload is None else transport.UPLOAD_TIMEOUT,
             )
         except httpx.TransportError as error:
             failure = transport.lost(error, endpoint)
