@@ -57,6 +57,12 @@ class RuntimeFile(msgspec.Struct, frozen=True, kw_only=True):
         return self.alive and (_stat(self.pid) or [b""])[0] in (b"T", b"t")
 
 
+def release(version: str) -> tuple[int, ...]:
+    """Return the numbers of a version; what marks a development or pre-release counts for nothing."""
+    numbers = re.match(r"\d+(\.\d+)*", version)
+    return tuple(map(int, numbers[0].split("."))) if numbers else ()
+
+
 def boot_id() -> str:
     """Return what names this boot of this machine."""
     try:

@@ -118,6 +118,8 @@ class AsyncClient:
                 return call.decode(b"")  # the try before had done it, only its answer was lost
             if await self._moved(endpoint, failure):
                 continue
+            if protocol.refused_unknown(failure):
+                raise protocol.refused_by_older(failure.error, (await self.status()).version)
             await self._pause(patience, failure)
 
     async def _try(self, call: Call[T], endpoint: Endpoint) -> tuple[Failure | None, bytes]:

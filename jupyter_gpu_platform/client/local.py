@@ -260,15 +260,9 @@ def _checked_place(found: RuntimeFile) -> RuntimeFile:
     return found
 
 
-def _release(version: str) -> tuple[int, ...]:
-    """Return the numbers of a version; what marks a development or pre-release is no reason for a hand-over."""
-    numbers = re.match(r"\d+(\.\d+)*", version)
-    return tuple(map(int, numbers[0].split("."))) if numbers else ()
-
-
 def _outdated(found: RuntimeFile) -> bool:
     """Say whether an older release than this one runs, which this installation could replace."""
-    if found.version in _kept or _release(found.version) >= _release(__version__):
+    if found.version in _kept or runtime.release(found.version) >= runtime.release(__version__):
         return False
     return all(importlib.util.find_spec(module) for module in NEEDED_MODULES)
 

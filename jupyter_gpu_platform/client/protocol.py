@@ -17,8 +17,9 @@ from urllib.parse import quote
 import msgspec
 
 from .. import errors
+from .._version import __version__
 from ..model.jobs import Attempt, Job, JobSpec, ObjectRef, Phase
-from ..runtime import RuntimeFile
+from ..runtime import RuntimeFile, release
 from .transfers import Chunks
 
 API = "/api/v1"
@@ -224,6 +225,23 @@ def _error(status: int, content_type: str, body: bytes) -> errors.GpuPlatformErr
     text = " ".join(body[:200].decode(errors="replace").split())
     hint = "This answer is not of our making: is the URL right, and is there a proxy in between?"
     return kinds.get(status, errors.InternalError)(f"the service answered {status}: {text}", hint=hint)
+
+
+def refused_unknown(failure: Failure) -> bool:
+    """Whether the service refused a field or a parameter that it doesn't know: it may be older than this client."""
+    words = ("unknown field", "unknown query parameter")
+    return isinstance(failure.error, errors.InvalidRequest) and any(word in failure.error.message for word in words)
+
+
+def refused_by_older(error: errors.GpuPlatformError, version: str) -> errors.GpuPlatformError:
+    """Say of such a refusal that the service is of the older release *version*; give it back where it isn't."""
+    if release(version) >= release(__version__):
+        return error
+    return type(error)(
+        f"the service is of release {version} and doesn't know all that this installation, {__version__}, asks for: "
+        f"{error.message}",
+        hint=f"Have the service updated, or install its release here: pip install jupyter-gpu-platform=={version}",
+    )
 
 
 def undecodable(endpoint: Endpoint, cause: msgspec.DecodeError) -> errors.GpuPlatformError:

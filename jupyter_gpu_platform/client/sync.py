@@ -124,6 +124,8 @@ class Client:
                 return call.decode(b"")  # the try before had done it, only its answer was lost
             if self._moved(endpoint, failure):
                 continue
+            if protocol.refused_unknown(failure):
+                raise protocol.refused_by_older(failure.error, self.status().version)
             self._pause(patience, failure)
 
     def _try(self, call: Call[T], endpoint: Endpoint) -> tuple[Failure | None, bytes]:

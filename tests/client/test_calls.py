@@ -70,6 +70,18 @@ def test_the_service_s_error_is_raised_with_its_words(service: Service, client: 
     assert (caught.value.message, caught.value.hint) == ("Other body.", "Take a new key.")
 
 
+@pytest.mark.parametrize("version", ["0.0.9", "99.1.0"])
+def test_a_service_that_knows_less_is_named_with_its_release(service: Service, client: Client, version: str) -> None:
+    said = "the body, at source: object contains unknown field 'colour'"
+    service.answers = [problem(400, "invalid_request", detail=said), ok({"version": version})]
+    with pytest.raises(errors.InvalidRequest) as caught:
+        client.submit(SPEC)
+    assert said in caught.value.message
+    older = version == "0.0.9"
+    assert ("the service is of release 0.0.9" in caught.value.message) == older
+    assert ("pip install jupyter-gpu-platform==0.0.9" in caught.value.hint) == older
+
+
 def test_a_delete_whose_answer_was_lost_is_done(service: Service, client: Client) -> None:
     service.answers = [cut(), problem(404, "not_found")]
     client.delete("j1")
@@ -92,6 +104,17 @@ def test_the_asyncio_client_does_the_same(service: Service) -> None:
     async def scenario() -> None:
         async with AsyncClient(service.url, "secret") as client:
             assert await client.submit(SPEC) == JOB
+
+    asyncio.run(scenario())
+
+
+def test_the_asyncio_client_names_an_older_service_too(service: Service) -> None:
+    service.answers = [problem(400, "invalid_request", detail="unknown field 'x'"), ok({"version": "0.0.9"})]
+
+    async def scenario() -> None:
+        async with AsyncClient(service.url, "secret") as client:
+            with pytest.raises(errors.InvalidRequest, match=r"release 0\.0\.9"):
+                await client.submit(SPEC)
 
     asyncio.run(scenario())
 
