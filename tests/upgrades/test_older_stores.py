@@ -10,17 +10,14 @@ from typing import Any
 import msgspec
 import pytest
 import sqlalchemy
-from alembic import command
-from alembic.config import Config
 from sqlalchemy import Engine, create_engine, insert, make_url
 
 from jupyter_gpu_platform.control.checking import check
-from jupyter_gpu_platform.control.store import Database, JobFilter, OutputLane, Reader, Writer, aging, tables
+from jupyter_gpu_platform.control.store import Database, JobFilter, OutputLane, Reader, Writer, aging, schema
 from jupyter_gpu_platform.model import lifecycle
 from jupyter_gpu_platform.model.jobs import AttemptState, Job
 
 SAMPLES = sorted(Path(__file__).with_name("samples").glob("store-*.json"))
-MIGRATIONS = Path(tables.__file__).with_name("migrations")
 LINES = [f'{{"seq":{n},"time":1.5,"type":"stream","name":"stdout","text":"line {n}\\n"}}\n'.encode() for n in (1, 2, 3)]
 
 pytestmark = pytest.mark.anyio
@@ -45,10 +42,7 @@ def loaded(value: Any) -> Any:
 def put(engine: Engine, part: str, sample: dict[str, Any]) -> None:
     """Make the tables as that release made them, and fill them."""
     with engine.connect() as connection, connection.begin():
-        config = Config(attributes={"connection": connection, "part": part})
-        config.set_main_option("script_location", str(MIGRATIONS))
-        config.set_main_option("path_separator", "os")
-        command.upgrade(config, sample["schema"])
+        schema.migrate(connection, part, sample["schema"])
         for name, rows in sample[part].items():
             if rows:
                 table = sqlalchemy.table(name, *(sqlalchemy.column(column) for column in rows[0]))

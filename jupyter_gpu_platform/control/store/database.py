@@ -10,24 +10,19 @@ import contextlib
 import ctypes
 import secrets
 import sqlite3
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from alembic import command
-from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine, create_engine, event, make_url, select, text
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, InterfaceError, OperationalError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from ... import errors
-from . import tables
+from . import schema, tables
 from .signals import Listener, Position, Signals
 from .transaction import Transaction
 
@@ -40,10 +35,6 @@ _MIGRATION_LOCK = 0x6A677032
 
 #: A write-ahead log that has grown beyond this (a long read held it) is cut to it once it could be written back, bytes.
 _KEPT_WAL = 16 * 2**20
-
-_MIGRATIONS = Path(__file__).with_name("migrations")
-#: Alembic keeps the running migration in a global.
-_migrating = threading.Lock()
 
 
 def refuse_shared_filesystem(fs_type: int, path: Path) -> None:
@@ -165,10 +156,10 @@ class Database:
         try:
             with translated(), database.read() as connection, database.read_output() as output:
                 for part, side in (("control", connection), ("output", output)):
-                    have = _known_schema(side, part)
-                    if have != set(ScriptDirectory.from_config(_alembic(side, part)).get_heads()):
+                    have = schema.known(side, part)
+                    if have != schema.revisions()[-1]:
                         raise errors.LocalPlatformError(
-                            f"an older release wrote the store (its schema: {', '.join(sorted(have)) or 'none'})",
+                            f"an older release wrote the store (its schema: {have or 'none'})",
                             hint="Start the service once: it brings the store up to date.",
                         )
         except BaseException:
@@ -245,10 +236,10 @@ class Database:
 
     def _migrate(self) -> None:
         for part, engine in (("control", self._control), ("output", self._output)):
-            with _migrating, engine.connect() as connection, connection.begin():
+            with engine.connect() as connection, connection.begin():
                 if not self.is_sqlite:
                     connection.execute(text(f"SELECT pg_advisory_xact_lock({_MIGRATION_LOCK})"))
-                _upgrade(connection, part)
+                schema.bring_up_to_date(connection, part)
 
     def _identify(self) -> None:
         with self.write() as connection:
@@ -305,32 +296,3 @@ def _sqlite(path: Path, *, read_only: bool = False) -> Engine:
         connection.exec_driver_sql(begin)
 
     return engine
-
-
-def _alembic(connection: Connection, part: str) -> Config:
-    config = Config(attributes={"connection": connection, "part": part})
-    # A percent sign would be read as the start of a reference to another option.
-    config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))
-    config.set_main_option("path_separator", "os")
-    return config
-
-
-def _known_schema(connection: Connection, part: str) -> set[str]:
-    """Return the schema that a store has: none where it is empty.
-
-    :raises StoreTooNew: this release doesn't know it.
-    """
-    known = {script.revision for script in ScriptDirectory.from_config(_alembic(connection, part)).walk_revisions()}
-    context = MigrationContext.configure(connection, opts={"version_table": f"schema_version_{part}"})
-    have = set(context.get_current_heads())
-    if not have <= known:
-        raise errors.StoreTooNew(
-            f"the store was written by a newer release (its schema: {', '.join(sorted(have))})",
-            hint="Upgrade jupyter-gpu-platform, or choose another state directory.",
-        )
-    return have
-
-
-def _upgrade(connection: Connection, part: str) -> None:
-    _known_schema(connection, part)
-    command.upgrade(_alembic(connection, part), "head")

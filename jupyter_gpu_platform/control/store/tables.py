@@ -1,15 +1,16 @@
 """The tables. Two sets, since output has a lane of its own: with SQLite each set is a file of its own.
 
 What queries look at has a column; the object itself is JSON in ``payload``, with the version of its form beside it.
-The revisions in ``migrations/`` make these tables; a test holds the two together.
+A new store gets these tables as they are; the revisions in ``migrations/`` make them of an older one (`schema`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import (
+    DDL,
     BigInteger,
     Boolean,
     Column,
@@ -23,9 +24,11 @@ from sqlalchemy import (
     MetaData,
     String,
     Table,
-    text,
 )
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy import event as sqlalchemy_event
+
+if TYPE_CHECKING:
+    from sqlalchemy.dialects import postgresql, sqlite
 
 #: The form of stored payloads; fields are only added within one.
 PAYLOAD_VERSION = 1
@@ -80,8 +83,10 @@ job = Table(
     Index("job_by_project", "organisation", "project", "phase", "id"),
     Index("job_by_cluster", "cluster", "phase", "id"),
     Index("job_by_phase", "phase", "id"),
-    Index("job_by_end", "ended", sqlite_where=text("ended IS NOT NULL"), postgresql_where=text("ended IS NOT NULL")),
 )
+# Said in SQL, as an index of some rows: SQLAlchemy's own way to say it loads the dialects of both databases.
+_by_end: DDL = DDL("CREATE INDEX job_by_end ON job (ended) WHERE ended IS NOT NULL")  # type: ignore[no-untyped-call]
+sqlalchemy_event.listen(job, "after_create", _by_end)
 
 job_label = Table(
     "job_label",
@@ -252,6 +257,9 @@ output_chunk = Table(
     Column("size", BigInteger, nullable=False),
     Column("data", LargeBinary, nullable=False),
 )
+# The chunks are compressed already; the server's own compression would only slow it down.
+_as_it_is: DDL = DDL("ALTER TABLE output_chunk ALTER COLUMN data SET STORAGE EXTERNAL")  # type: ignore[no-untyped-call]
+sqlalchemy_event.listen(output_chunk, "after_create", _as_it_is.execute_if(dialect="postgresql"))
 
 output_segment = Table(
     "output_segment",
@@ -267,7 +275,14 @@ output_segment = Table(
 
 
 def _insert(dialect: Dialect, table: Table) -> sqlite.Insert | postgresql.Insert:
-    return sqlite.insert(table) if dialect.name == "sqlite" else postgresql.insert(table)
+    # Only the dialect in use is loaded: the other one is megabytes that an idle service would hold for nothing.
+    if dialect.name == "sqlite":
+        from sqlalchemy.dialects import sqlite
+
+        return sqlite.insert(table)
+    from sqlalchemy.dialects import postgresql
+
+    return postgresql.insert(table)
 
 
 def upsert(connection: Connection, table: Table, values: Mapping[str, Any]) -> None:

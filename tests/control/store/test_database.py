@@ -8,14 +8,16 @@ import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
-from sqlalchemy import text
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, MetaData, create_engine, inspect, make_url, text
 
 from jupyter_gpu_platform import errors
-from jupyter_gpu_platform.control.store import Database, JobFilter, OutputLane, Reader, Writer, tables
+from jupyter_gpu_platform.control.store import Database, JobFilter, OutputLane, Reader, Writer, schema, tables
 from jupyter_gpu_platform.control.store.database import filesystem_type, refuse_shared_filesystem
 from jupyter_gpu_platform.model.jobs import Job
 from jupyter_gpu_platform.model.records import StreamKey
@@ -23,20 +25,58 @@ from jupyter_gpu_platform.model.records import StreamKey
 pytestmark = pytest.mark.anyio
 
 
-def test_the_migrations_make_the_tables_of_the_program(database: Database) -> None:
-    for metadata, part, write in (
-        (tables.control, "control", database.write),
-        (tables.output, "output", database.write_output),
-    ):
+def test_the_migrations_make_the_tables_of_the_program(database_url: str) -> None:
+    url = make_url(database_url)
+    for metadata, part in ((tables.control, "control"), (tables.output, "output")):
         mine = {*metadata.tables, f"schema_version_{part}"}
         options = {
             "version_table": f"schema_version_{part}",
             "compare_type": True,
-            "include_name": lambda name, kind, _parents, mine=mine: kind != "table" or name in mine,
+            "include_name": lambda name, kind, _parents, mine=mine: (
+                name in mine if kind == "table" else name not in SQL
+            ),
         }
-        with write() as connection:
+        engine = create_engine(url.set(drivername="postgresql+psycopg") if url.get_backend_name() != "sqlite" else url)
+        with engine.connect() as connection:
+            schema.migrate(connection, part, schema.revisions()[-1])
             context = MigrationContext.configure(connection, opts=options)
             assert compare_metadata(context, metadata) == []
+            migrated = described(connection)
+            found = MetaData()
+            found.reflect(connection)
+            found.drop_all(connection)
+            schema.bring_up_to_date(connection, part)
+            assert described(connection) == migrated
+            connection.rollback()
+        engine.dispose()
+
+
+#: indexes that the tables say in SQL
+SQL = {"job_by_end"}
+
+
+def described(connection: Connection) -> dict[str, Any]:
+    """Say what the database itself knows of its tables."""
+    found: dict[str, Any] = {}
+    inspector = inspect(connection)
+    for name in inspector.get_table_names():
+        columns = {column["name"]: {**column, "type": str(column["type"])} for column in inspector.get_columns(name)}
+        indexes = {}
+        for index in inspector.get_indexes(name):
+            options = {option: str(value) for option, value in index.get("dialect_options", {}).items()}
+            indexes[index["name"]] = {**index, "dialect_options": options}
+        found[name] = (columns, indexes, inspector.get_pk_constraint(name), inspector.get_unique_constraints(name))
+    if connection.dialect.name == "sqlite":
+        declared = "SELECT name FROM sqlite_master WHERE type = 'table' AND sql LIKE '%AUTOINCREMENT%'"
+    else:
+        declared = "SELECT attrelid::regclass || '.' || attname FROM pg_attribute WHERE attstorage = 'e' AND attnum > 0"
+    return found | {"declared": sorted(connection.exec_driver_sql(declared).scalars())}
+
+
+def test_the_revisions_are_those_that_alembic_finds() -> None:
+    found = ScriptDirectory(str(schema.MIGRATIONS))
+    assert sorted(script.revision for script in found.walk_revisions()) == schema.revisions()
+    assert found.get_heads() == schema.revisions()[-1:]
 
 
 async def test_a_reopened_store_has_everything(database_url: str, tmp_path: Path, make_job: Callable[..., Job]) -> None:
@@ -157,11 +197,11 @@ async def test_a_full_disk_is_said_and_survived(tmp_path: Path, make_job: Callab
     database.close()
 
 
-def test_sqlite_needs_no_postgresql_driver(tmp_path: Path) -> None:
+def test_a_new_store_loads_neither_alembic_nor_the_other_database(tmp_path: Path) -> None:
     program = (
         "import sys\n"
         "from jupyter_gpu_platform.control.store import Database\n"
         f"Database.open('sqlite:///{tmp_path}/control.db').close()\n"
-        "assert not [name for name in sys.modules if name.split('.')[0] == 'psycopg']\n"
+        "assert not {'psycopg', 'alembic', 'sqlalchemy.dialects.postgresql'} & {*sys.modules}\n"
     )
     subprocess.run([sys.executable, "-c", program], check=True, env=os.environ)
