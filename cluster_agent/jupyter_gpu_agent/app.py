@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
-import importlib.metadata
 import logging
 import os
+import pkgutil
 import random
 import signal
 import sys
@@ -21,7 +21,7 @@ from jupyter_gpu_platform import __version__, errors, logs, runtime
 from . import credentials
 from .connection import Connection, Endpoint
 from .core import Core
-from .executors import ENTRY_POINTS, ExecutorFactory, ExecutorSettings
+from .executors import ENTRY_POINTS, OWN, ExecutorFactory, ExecutorSettings
 
 #: the variable that may hold a join token: a command line could be read by every user of the machine
 JOIN_TOKEN_VARIABLE = "JUPYTER_GPU_JOIN_TOKEN"  # noqa: S105 -- the variable's name
@@ -178,13 +178,19 @@ class AgentApp(Application):
         logging.getLogger(__name__).info("no control service for %g s: leaving, jobs go on", self.orphan_exit)
 
     def _factory(self) -> ExecutorFactory:
+        if self.executor in OWN:
+            own: ExecutorFactory = pkgutil.resolve_name(OWN[self.executor])
+            return own
+        # Reading what is installed takes memory that an agent with an executor of ours never needs.
+        import importlib.metadata
+
         found = importlib.metadata.entry_points(group=ENTRY_POINTS)
         if self.executor not in found.names:
             raise errors.InvalidRequest(
-                f"there is no executor {self.executor!r}", hint=f"Installed: {', '.join(sorted(found.names))}."
+                f"there is no executor {self.executor!r}", hint=f"Installed: {', '.join(sorted({*OWN, *found.names}))}."
             )
-        factory: Any = found[self.executor].load()
-        return factory  # type: ignore[no-any-return]  # an entry point can't say its type
+        other: ExecutorFactory = found[self.executor].load()
+        return other
 
     def _local_endpoint(self) -> Endpoint | None:
         """The control service of this machine: a new one has a new port, so it is looked up for each try."""

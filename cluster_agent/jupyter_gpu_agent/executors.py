@@ -1,8 +1,8 @@
 """What an executor is to the agent, and what the agent is to an executor.
 
 An executor makes attempts real (processes here, pods there). The agent calls `Executor`; the executor, and the
-runner link that it serves, call `AgentCore`. Executors are found by the entry point group
-``jupyter_gpu_platform.executors`` and made as ``factory(core, settings)``.
+runner link that it serves, call `AgentCore`. Executors are made as ``factory(core, settings)``; those of other packages
+are found by the entry point group ``jupyter_gpu_platform.executors``.
 
 Rules that both sides keep:
 
@@ -27,6 +27,11 @@ from jupyter_gpu_platform.model.resources import Capacity
 from jupyter_gpu_platform.wire.messages import ClaimResult, Desired, Owned, Started
 
 ENTRY_POINTS = "jupyter_gpu_platform.executors"
+#: the executors of this package
+OWN = {
+    "process": "jupyter_gpu_agent.process.executor:ProcessExecutor",
+    "simulated": "jupyter_gpu_agent.simulated.executor:SimulatedExecutor",
+}
 
 
 class AttemptKey(NamedTuple):

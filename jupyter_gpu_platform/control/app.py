@@ -16,11 +16,11 @@ from traitlets.config import Application
 
 from .. import errors, logs, runtime
 from .._version import __version__
-from . import local, upkeep
+from . import local
 from .identity import Principal, new_token
 from .limits import Limits
 from .overdue import end_within
-from .retention import Retention
+from .retention import KEPT, Retention
 from .server import Server, Settings
 
 log = logging.getLogger(__name__)
@@ -153,7 +153,7 @@ class ControlApp(Application):
         "log-format": "ControlApp.log_as",
         "max-body-bytes": "Limits.max_body_bytes",
         "config": "ControlApp.config_file",
-        **{f"keep-{name.replace('_', '-')}": f"Retention.{name}" for name in Retention.class_trait_names(config=True)},
+        **{f"keep-{name.replace('_', '-')}": f"Retention.{name}" for name in KEPT},
     }
     flags = {
         "local": ({"ControlApp": {"local": True}}, "Be the platform of one person on this machine."),
@@ -201,6 +201,16 @@ class ControlApp(Application):
 
     async def _serve_or_upkeep(self) -> int:
         """Do what was asked for; returns the exit code."""
+        if self.check or self.backup or self.restore or self.restored:
+            return await self._upkeep()
+        state_dir = self._state_path()
+        local.prepare_state_dir(state_dir)
+        return 0 if await self._serve(state_dir) else CALLS_CUT_OFF
+
+    async def _upkeep(self) -> int:
+        # What serves never needs it.
+        from . import upkeep
+
         state_dir = self._state_path()
         settings = self.settings(state_dir)
         if self.check:
@@ -208,15 +218,13 @@ class ControlApp(Application):
         if self.backup:
             return upkeep.make_backup(settings, self.backup)
         local.prepare_state_dir(state_dir)
-        if self.restore or self.restored:
-            lock = await local.take_lock(state_dir, patience=0.0)
-            try:
-                if self.restored:
-                    return upkeep.mark_restored(settings)
-                return upkeep.put_back(settings, self.restore)
-            finally:
-                _release(lock)
-        return 0 if await self._serve(state_dir) else CALLS_CUT_OFF
+        lock = await local.take_lock(state_dir, patience=0.0)
+        try:
+            if self.restored:
+                return upkeep.mark_restored(settings)
+            return upkeep.put_back(settings, self.restore)
+        finally:
+            _release(lock)
 
     async def _serve(self, state_dir: Path) -> bool:
         # Replicas with a common PostgreSQL take turns by its locks; a lone file store needs one of its own.
