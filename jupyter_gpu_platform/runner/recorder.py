@@ -16,8 +16,9 @@ from typing import Any, Callable
 PAUSE = 0.1
 #: seconds that an unfinished line may wait for its end, which `print` writes separately
 LINE_PAUSE = 0.01
-#: text is recorded at once when this much of it waits (bytes)
-BATCH = 256 * 2**10
+#: Text is recorded at once when this much of it waits (bytes). A record costs agent and service more than a transaction
+#: costs them each, so a fast job writes few and large ones; a slow one's are no later for it.
+BATCH = 2**20
 #: the longest record: the agent connection carries messages of 8 MiB (bytes)
 LARGEST = 7 * 2**20
 #: bytes of error text that survive in a record that would be too long
