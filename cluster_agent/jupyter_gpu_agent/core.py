@@ -166,12 +166,18 @@ class Core:
     # --- desired state -----------------------------------------------------------------------------------------
 
     def _want(self, desired: Sequence[Desired]) -> None:
+        owned = self._owned() if any(item.incarnation for item in desired) else set()
         for item in desired:
             key = AttemptKey(item.job, item.attempt)
             self._desired[key] = item
             self._wake(key)
-            if key not in self._workers:
+            # After a reconnect nearly everything runs already, as it should: that needs no task of its own.
+            runs = item.action == "run" and bool(item.incarnation) and key in owned
+            if key not in self._workers and not runs:
                 self._workers[key] = asyncio.create_task(self._carry_out(key), name=f"attempt {key.job}.{key.attempt}")
+
+    def _owned(self) -> set[AttemptKey]:
+        return {AttemptKey(owned.job, owned.attempt) for owned in self.executor.owned()}
 
     async def _carry_out(self, key: AttemptKey) -> None:
         """Do what is wanted of one attempt until that no longer changes."""
@@ -194,16 +200,15 @@ class Core:
             self._workers.pop(key, None)
 
     async def _make_true(self, key: AttemptKey, item: Desired) -> None:
-        owned = any((owned.job, owned.attempt) == key for owned in self.executor.owned())
         match item.action:
-            case "run" | "stop" if item.incarnation and not owned:
+            case "run" | "stop" if item.incarnation and key not in self._owned():
                 # It was claimed, so it is never started anew; and what holds it, if anything does, is the executor.
                 self._report_gone(item, Reason(code="lost", message="nothing is left of it on its cluster"))
             case "run":
                 if item.spec is not None:
                     await self.executor.apply(item)
             case "stop":
-                if owned:
+                if key in self._owned():
                     await self.executor.stop(key, item.grace)
                 else:
                     # Nothing was ever made of it, and after this generation nothing will be.

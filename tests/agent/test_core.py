@@ -7,12 +7,14 @@ import asyncio
 import pytest
 from jupyter_gpu_agent.core import Core
 from jupyter_gpu_agent.executors import AttemptKey, OutOfSequence
+from msgspec.structs import replace
 
 from jupyter_gpu_platform import errors
 from jupyter_gpu_platform.model.lifecycle import Report
 from jupyter_gpu_platform.model.records import StreamKey
-from jupyter_gpu_platform.wire.messages import Appended, AppendRefused
-from jupyter_gpu_platform.wire.session import Got
+from jupyter_gpu_platform.model.resources import Capacity
+from jupyter_gpu_platform.wire.messages import Appended, AppendRefused, Desired, Owned
+from jupyter_gpu_platform.wire.session import Changed, Got
 from jupyter_gpu_platform.wire.streams import WINDOW
 
 pytestmark = pytest.mark.anyio
@@ -64,3 +66,37 @@ async def test_a_reporter_that_stops_waiting_takes_nothing_back() -> None:
     with pytest.raises(TimeoutError):
         await asyncio.wait_for(core.ended(Report(job="j1", attempt=1, incarnation="i")), 0.01)
     assert core.session.unacknowledged == 1
+
+
+class _Holding:
+    """An executor that holds some attempts and is asked to do nothing."""
+
+    def __init__(self, *held: Owned) -> None:
+        self._held = list(held)
+
+    async def start(self) -> None:
+        """Nothing to adopt."""
+
+    async def close(self) -> None:
+        """Nothing to let go."""
+
+    def owned(self) -> list[Owned]:
+        return self._held
+
+    async def capacity(self) -> Capacity:
+        return Capacity()
+
+
+async def test_what_runs_as_it_should_costs_no_task_after_a_reconnect_and_what_is_gone_is_reported() -> None:
+    core = Core()
+    await core.start(_Holding(Owned(job="j1", attempt=1, incarnation="i")))  # type: ignore[arg-type]  # it is asked for no more
+    tasks = asyncio.all_tasks()
+    runs = Desired(job="j1", attempt=1, generation=1, action="run", incarnation="i")
+    core.take(Changed(revision=7, desired=(runs,)))
+    assert asyncio.all_tasks() == tasks
+    assert (await core.wait_wanted(KEY, 0, 1, 0, 5.0)).generation == 1
+    core.take(Changed(revision=8, desired=(replace(runs, job="j2"),)))
+    (made,) = asyncio.all_tasks() - tasks
+    await made
+    assert core.session.unacknowledged == 1
+    await core.close()
