@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 #: Rows of the change log read at a time.
 PAGE = 1000
 #: Hellos worked on at one time; the others wait, so that a call of a person finds the readers' threads free.
-GREETED_AT_ONCE = 16
+GREETED_AT_ONCE = 4
 #: Of an attempt of which nothing new was wanted since it was placed.
 FIRST_GENERATION = 1
 
@@ -291,8 +291,7 @@ def _not_known(tx: Transaction, agent_id: str, owned: Collection[Owned]) -> list
 
 def _wanted_of(tx: Transaction, cluster: str) -> tuple[list[Desired], int, list[Attempt]]:
     """What is wanted of a cluster's attempts, of which revision that is, and which of them count as unreachable."""
-    attempts = tx.attempts_of(cluster)
-    jobs = tx.jobs({attempt.job for attempt in attempts})
-    wanted = [desired(jobs.get(attempt.job), attempt) for attempt in attempts]
-    lost = [attempt for attempt in attempts if (job := jobs.get(attempt.job)) and job.unreachable_since is not None]
+    found = tx.attempts_with_jobs(cluster)
+    wanted = [desired(job, attempt) for attempt, job in found]
+    lost = [attempt for attempt, job in found if job is not None and job.unreachable_since is not None]
     return wanted, tx.revision(), lost

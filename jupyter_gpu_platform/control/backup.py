@@ -27,7 +27,7 @@ from sqlalchemy.engine import make_url
 from .. import errors
 from .._version import __version__
 from ..model.jobs import new_job_id
-from .store import tables
+from .store import pending, tables
 from .store.database import Database, translated
 from .store.rows import Cluster
 from .store.transaction import RESTORED
@@ -124,9 +124,9 @@ def restore(source: Path, database_url: str, segments_url: str, objects_url: str
 
 def renew(connection: Connection, now: float) -> None:
     """Make another store of one that was put back: nobody may take it for the one that went on after the copy."""
-    tables.upsert(connection, tables.meta, {"key": "incarnation", "value": secrets.token_hex(8)})
+    pending.replace_row(connection, tables.meta, {"key": "incarnation", "value": secrets.token_hex(8)})
     newest = new_job_id(now, bytes([255] * 5))
-    tables.upsert(connection, tables.meta, {"key": RESTORED, "value": f"{newest} {int(now) - _EPOCH}"})
+    pending.replace_row(connection, tables.meta, {"key": RESTORED, "value": f"{newest} {int(now) - _EPOCH}"})
     _skip_changes(connection)
     # A cluster counts as reachable once its agent has said, to this store, what it holds.
     row = tables.cluster.c
@@ -142,7 +142,7 @@ def _skip_changes(connection: Connection) -> None:
     trimmed = int(connection.execute(select(tables.meta.c.value).where(key)).scalar() or 0)
     end = max(newest, trimmed) + _SKIPPED_CHANGES
     connection.execute(delete(tables.change))
-    tables.upsert(connection, tables.meta, {"key": "trimmed", "value": str(end)})
+    pending.replace_row(connection, tables.meta, {"key": "trimmed", "value": str(end)})
     if connection.dialect.name == "sqlite":
         connection.execute(text("DELETE FROM sqlite_sequence WHERE name = 'change'"))
         connection.execute(text("INSERT INTO sqlite_sequence (name, seq) VALUES ('change', :end)"), {"end": end})

@@ -82,6 +82,15 @@ def _upsert_rows(connection: Connection, table: Table, rows: Sequence[Mapping[st
         _values(connection, table.name, columns, replacing, rows)
 
 
+def replace_row(connection: Connection, table: Table, row: Mapping[str, Any]) -> None:
+    """Insert a row, or replace the one that has its primary key."""
+    columns = tuple(row)
+    statement = _statement(table.name, columns, _replacing(table, columns), 1)
+    if connection.dialect.name == "postgresql":
+        statement = statement.replace("?", "%s")
+    connection.exec_driver_sql(statement, tuple(row.values()))
+
+
 def _copy(connection: Connection, table: str, columns: tuple[str, ...], rows: Sequence[Mapping[str, Any]]) -> None:
     import psycopg
 

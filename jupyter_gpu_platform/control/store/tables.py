@@ -6,15 +6,13 @@ A new store gets these tables as they are; the revisions in ``migrations/`` make
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sqlalchemy import (
     DDL,
     BigInteger,
     Boolean,
     Column,
-    Connection,
     Dialect,
     Float,
     Index,
@@ -283,14 +281,6 @@ def _insert(dialect: Dialect, table: Table) -> sqlite.Insert | postgresql.Insert
     from sqlalchemy.dialects import postgresql
 
     return postgresql.insert(table)
-
-
-def upsert(connection: Connection, table: Table, values: Mapping[str, Any]) -> None:
-    """Insert a row, or replace the one that has its primary key."""
-    statement = _insert(connection.dialect, table)
-    keys = [column.name for column in table.primary_key]
-    rest = {name: statement.excluded[name] for name in values if name not in keys}
-    connection.execute(statement.on_conflict_do_update(index_elements=keys, set_=rest), dict(values))
 
 
 def insert_missing(dialect: Dialect, table: Table) -> Insert:

@@ -25,8 +25,8 @@ from sqlalchemy import (
 from ... import errors
 from ...model.jobs import Attempt, AttemptState, Job, Phase
 from . import rows, tables
-from .pending import Pending, batched
-from .tables import PAYLOAD_VERSION, upsert
+from .pending import Pending, batched, replace_row
+from .tables import PAYLOAD_VERSION
 
 S = TypeVar("S", bound=msgspec.Struct)
 
@@ -96,13 +96,16 @@ class Transaction:
         connection = self.connection
         return connection.exec_driver_sql(query if self._sqlite else query.replace("?", "%s"), tuple(values)).fetchall()
 
-    def _row(self, query: str, *values: object) -> Sequence[Any] | None:
-        """Return the first row of a look-up by key, none of which waits to be written.
+    def _rows(self, query: str, *values: object) -> Sequence[Sequence[Any]]:
+        """Return the rows of a look-up by key, none of which waits to be written.
 
         In SQL: building and looking up the same few statements with SQLAlchemy costs ten times what SQLite takes.
         """
         query = query if self._sqlite else query.replace("?", "%s")
-        return self._connection.exec_driver_sql(query, values).fetchone()
+        return self._connection.exec_driver_sql(query, values).fetchall()
+
+    def _row(self, query: str, *values: object) -> Sequence[Any] | None:
+        return next(iter(self._rows(query, *values)), None)
 
     # --- jobs --------------------------------------------------------------------------------------------------
 
@@ -194,6 +197,15 @@ class Transaction:
         row = tables.attempt.c
         return self._payloads(select(row.payload).where(row.state.in_(_OPEN)).order_by(row.job), _attempt)
 
+    def attempts_with_jobs(self, cluster: str) -> list[tuple[Attempt, Job | None]]:
+        """Return the attempts of *cluster* that its agent has not forgotten, each with its job, if that exists."""
+        query = (
+            "SELECT attempt.payload, job.payload FROM attempt LEFT JOIN job ON job.id = attempt.job "
+            "WHERE attempt.cluster = ? AND attempt.forgotten = ? ORDER BY attempt.job, attempt.number"
+        )
+        found = self.read(query, (cluster, False))
+        return [(_attempt(attempt), None if job is None else _job(job)) for attempt, job in found]
+
     def attempts_of(self, cluster: str) -> list[Attempt]:
         """Return the attempts of *cluster* that its agent has not forgotten."""
         row = tables.attempt.c
@@ -217,9 +229,8 @@ class Transaction:
 
     def attempt_keys(self, cluster: str) -> set[tuple[str, int]]:
         """Name the attempts of *cluster* that its agent has not forgotten."""
-        row = tables.attempt.c
-        query = select(row.job, row.number).where(row.cluster == cluster, row.forgotten.is_(False))
-        return {(job, number) for job, number in self.connection.execute(query)}
+        query = "SELECT job, number FROM attempt WHERE cluster = ? AND forgotten = ?"
+        return {(job, number) for job, number in self.read(query, (cluster, False))}
 
     def clusters_in_use(self) -> set[str]:
         """Name the clusters that have attempts which were placed or run."""
@@ -348,7 +359,7 @@ class Transaction:
         if self.cluster(cluster.name) == cluster:
             return
         values = {"name": cluster.name, "organisation": cluster.organisation} | _stored(cluster)
-        upsert(self.connection, tables.cluster, values)
+        self._replace(tables.cluster, values)
         self._change("cluster", cluster.name, _stored(cluster), _belonging(cluster.organisation), cluster.name)
 
     def delete_cluster(self, name: str) -> bool:
@@ -383,7 +394,7 @@ class Transaction:
         if before == agent:
             return
         values = {"id": agent.id, "cluster": agent.cluster, "credential_hash": agent.credential_hash}
-        upsert(self.connection, tables.agent, values | _stored(agent))
+        self._replace(tables.agent, values | _stored(agent))
         if before is None or replace(before, seen=agent.seen) != agent:
             cluster = self.cluster(agent.cluster)
             public = replace(agent, credential_hash="")
@@ -407,7 +418,7 @@ class Transaction:
         return rows.JoinToken(**found) if found else None
 
     def put_token(self, token: rows.ApiToken) -> None:
-        upsert(self.connection, tables.api_token, {"id": token.id, "hash": token.hash} | _stored(token))
+        self._replace(tables.api_token, {"id": token.id, "hash": token.hash} | _stored(token))
 
     def token_by_hash(self, token_hash: str) -> rows.ApiToken | None:
         row = tables.api_token.c
@@ -459,7 +470,7 @@ class Transaction:
         if force or not mine:
             epoch += 1
         lease = rows.Lease(name=name, holder_id=holder_id, holder_url=holder_url, epoch=epoch, expires=now + ttl)
-        upsert(self.connection, tables.lease, msgspec.structs.asdict(lease))
+        self._replace(tables.lease, msgspec.structs.asdict(lease))
         return lease
 
     def release_lease(self, name: str, holder_id: str) -> None:
@@ -476,11 +487,12 @@ class Transaction:
         self.connection.execute(tables.insert_missing(self.connection.dialect, tables.unknown_attempt), values)
 
     def unknown(self, cluster: str | None = None) -> list[rows.UnknownAttempt]:
-        row = tables.unknown_attempt.c
-        query = select(tables.unknown_attempt).order_by(row.cluster, row.job, row.attempt)
-        if cluster is not None:
-            query = query.where(row.cluster == cluster)
-        return [rows.UnknownAttempt(**found) for found in self.connection.execute(query).mappings()]
+        which, values = ("", ()) if cluster is None else ("WHERE cluster = ?", (cluster,))
+        query = f"SELECT cluster, job, attempt, incarnation, since FROM unknown_attempt {which} ORDER BY 1, 2, 3"  # noqa: S608 -- values are bound
+        return [
+            rows.UnknownAttempt(cluster=name, job=job, attempt=attempt, incarnation=incarnation, since=since)
+            for name, job, attempt, incarnation, since in self._rows(query, *values)
+        ]
 
     def delete_unknown(self, cluster: str, job: str, attempt: int) -> bool:
         row = tables.unknown_attempt.c
@@ -501,7 +513,7 @@ class Transaction:
 
     def hold_changes(self, reader: str, position: int) -> None:
         """Keep the changes after *position* for a reader that must not miss one; others list again."""
-        upsert(self.connection, tables.meta, {"key": f"{_HOLDS}{reader}", "value": str(position)})
+        self._replace(tables.meta, {"key": f"{_HOLDS}{reader}", "value": str(position)})
 
     def trim_changes(self, before_id: int) -> int:
         """Remove the changes with smaller ids, as far as no reader holds them; who has not read them gets Gone.
@@ -514,7 +526,7 @@ class Transaction:
         last = self.connection.execute(select(func.max(row.id)).where(row.id < before_id)).scalar()
         if last is None:
             return 0
-        upsert(self.connection, tables.meta, {"key": "trimmed", "value": str(last)})
+        self._replace(tables.meta, {"key": "trimmed", "value": str(last)})
         return self.connection.execute(delete(tables.change).where(row.id <= last)).rowcount
 
     # --- within ------------------------------------------------------------------------------------------------
@@ -541,6 +553,11 @@ class Transaction:
     def _put(self, table: Table, key: object, row: Mapping[str, Any]) -> None:
         self.touched = True
         self._pending.put(table, key, row)
+
+    def _replace(self, table: Table, row: Mapping[str, Any]) -> None:
+        """Insert or replace a row at once, in a table of which nothing waits."""
+        self.touched = True
+        replace_row(self._connection, table, row)
 
     def _first(self, query: Select[Any]) -> RowMapping | None:
         return self.connection.execute(query).mappings().first()
