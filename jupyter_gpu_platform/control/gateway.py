@@ -33,6 +33,10 @@ log = logging.getLogger(__name__)
 
 S = TypeVar("S", bound=msgspec.Struct)
 
+#: Credentials looked up at one time: when a thousand agents dial, calls of people don't wait behind all of them.
+ADMITTED_AT_ONCE = 4
+#: Seconds between two looks at the change log for each agent: a round passes all of them, and others want the time.
+PACE = 0.00002
 #: The generation of a tombstone for an attempt that the store doesn't know: newer than any that another store gave.
 _LAST_GENERATION = 2**62
 
@@ -78,6 +82,7 @@ class Gateway:
         self._transports: dict[AgentSocket, asyncio.Event] = {}
         #: the welcomed ones, by agent
         self._live: dict[str, ControlSocket] = {}
+        self._admitting = asyncio.Semaphore(ADMITTED_AT_ONCE)
         self._relay: Relay | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._background: set[asyncio.Task[None]] = set()
@@ -163,7 +168,8 @@ class Gateway:
 
         :raises Unauthenticated: its credential is unknown, revoked, or another agent's.
         """
-        agent = await self._services.identity.agent(authorization)
+        async with self._admitting:
+            agent = await self._services.identity.agent(authorization)
         if agent.id != agent_id:
             raise errors.Unauthenticated("this is another agent's credential")
         self._services.admission.agent_sockets.check()
@@ -265,6 +271,7 @@ class Gateway:
             elif socket.session.revision < news.position:
                 # It came while this was read, and its cluster was not asked about.
                 self._spawn(self._catch_up(socket))
+        await asyncio.sleep(PACE * len(self._live))
         await services.feed.wait(news.position, 5.0)
 
     async def _catch_up(self, socket: ControlSocket) -> None:
@@ -295,11 +302,12 @@ class Gateway:
 
     async def _check_leases(self, only: set[str] | None) -> None:
         """Close sockets of agents that were revoked, were given up, or have a newer connection at another replica."""
-        sockets = [
-            socket
+        # With their epochs from before the look: who is welcomed meanwhile was not yet connected in what it sees.
+        sockets = {
+            socket: socket.session.epoch if isinstance(socket, ControlSocket) else socket.epoch
             for socket in self._opened
             if (only is None or socket.agent.id in only) and (socket.session.hello is not None)
-        ]
+        }
         ids = {socket.agent.id for socket in sockets}
         if not ids:
             return
@@ -321,9 +329,8 @@ class Gateway:
             return found
 
         known = await self._services.reader.run(look)
-        for socket in sockets:
+        for socket, mine in sockets.items():
             revoked, epoch, away = known[socket.agent.id]
-            mine = socket.session.epoch if isinstance(socket, ControlSocket) else socket.epoch
             if revoked:
                 socket.refuse("unauthenticated", "the agent's credential was revoked", 60.0)
                 self.lost(socket)

@@ -36,6 +36,9 @@ log = logging.getLogger(__name__)
 SLOW_TICK = 5.0
 #: Seconds between looks of a standby at whether the one that plans is gone; they ask no database.
 STANDBY_LOOK = 0.5
+#: So many times longer a service that has just started waits for silent agents while others are being welcomed: to
+#: note a thousand clusters as lost would only keep them waiting.
+GREETING = 4
 #: This many placements, expiries and reasons go into one transaction.
 BATCH = 200
 
@@ -288,7 +291,7 @@ class Planner:
 
     async def _sweep(self) -> None:
         """Mark the jobs of clusters whose agent has not been heard for a while."""
-        if self._services.now() < self._patience_until:
+        if self._services.now() < self._patience_until + (GREETING * self._ttl if self._greeting() else 0.0):
             return
 
         def silent(tx: Transaction) -> list[str]:
@@ -302,6 +305,10 @@ class Planner:
         # One at a time: where a thousand fall silent together, other writers have their turn between them.
         for name in await self._services.reader.run(silent):
             await self._services.writer.run(lambda tx, name=name: self._lose(tx, name), own=True)  # type: ignore[misc]  # mypy can't type a lambda's default
+
+    def _greeting(self) -> bool:
+        """Whether agents have dialled to this replica and wait for their welcome."""
+        return self._services.admission.hellos.used > 0
 
     def _lose(self, tx: Transaction, name: str) -> None:
         self._check(tx)
