@@ -27,7 +27,7 @@ class ClusterView(msgspec.Struct, frozen=True, kw_only=True):
     capabilities: tuple[str, ...] = ()
 
 
-class Held(msgspec.Struct, frozen=True, kw_only=True):
+class Held(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What one open attempt holds of a cluster."""
 
     cluster: str
