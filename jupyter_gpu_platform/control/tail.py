@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from .. import errors
+from .heads import KEEP_ALIVE
 from .metrics import counted
 
 if TYPE_CHECKING:
@@ -96,12 +97,13 @@ class ChangeTail:
         lines = [self._line(entry) for entry in entries if allowed.admits(entry.row)]
         return lines, entries[-1].row.id if len(entries) == limit else self.position
 
-    async def wait(self, position: int, timeout: float) -> bool:
-        """Return True once there is more than *position*, False after *timeout* seconds."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(timeout):
-                while self.position <= position:
-                    await self._moved.wait()
+    async def news(self, position: int) -> bool:
+        """Return True once there is more than *position*, False when there was nothing for `KEEP_ALIVE` seconds.
+
+        All wait for one event, and none is timed for himself: that would cost as much as writing his lines.
+        """
+        if self.position <= position:
+            await self._moved.wait()
         return self.position > position
 
     def _line(self, entry: _Entry) -> bytes:
@@ -118,11 +120,15 @@ class ChangeTail:
                     await self._wanted.wait()
                 with counted(loop):
                     more = await self._read()
-                await (asyncio.sleep(PACE * self.followers) if more else self._feed.wait(self.position, 30.0))
+                if more:
+                    await asyncio.sleep(PACE * self.followers)
+                elif not await self._feed.wait(self.position, KEEP_ALIVE):
+                    self._wake()
             except errors.Gone:
                 self._forget()
             except errors.GpuPlatformError as error:
                 log.warning("the change log can't be followed now: %s", error.message)
+                self._wake()
                 await asyncio.sleep(1.0)
             except Exception:  # a bug in one round must not leave all followers asleep
                 self._metrics.mistakes.labels("change tail").inc()
@@ -144,10 +150,13 @@ class ChangeTail:
         self.position = page.next
         # The first time, too: what was committed while somebody came is nobody's news.
         if self.position > before:
-            # Everybody who waits holds the old event; who comes later waits for the next one.
-            self._moved.set()
-            self._moved = asyncio.Event()
+            self._wake()
         return bool(page.items)
+
+    def _wake(self) -> None:
+        """Wake all who wait: they hold the old event, and who comes later waits for the next one."""
+        self._moved.set()
+        self._moved = asyncio.Event()
 
     def _drop(self) -> None:
         drop = max(0, len(self._entries) - KEPT_ROWS)

@@ -7,7 +7,6 @@ from typing import Annotated
 
 import msgspec
 
-from ..heads import KEEP_ALIVE
 from ..store.rows import ChangeRow
 from .operation import NDJSON, Call, Operation, Route
 
@@ -67,7 +66,7 @@ async def changes(call: Call) -> AsyncIterator[bytes]:
                 lines, position = list(map(line, page.items)), page.next
             if lines:
                 yield b"".join(lines)
-            elif not await tail.wait(position, KEEP_ALIVE):
+            elif not await tail.news(position):
                 yield b"\n"
 
 
