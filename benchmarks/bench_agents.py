@@ -10,7 +10,7 @@ import time
 from dataclasses import dataclass, field
 
 from measuring import Figure, database, percentile, report
-from scale import Api, Service, Swarm, add_agents, service, submit
+from scale import Api, Service, Swarm, add_agents, cpu_seconds, service, submit
 
 #: seconds between two of a person's calls, so that one waits for no other
 CALL_EVERY = 0.05
@@ -27,6 +27,9 @@ class Seen:
     reads: list[float] = field(default_factory=list)
     writes: list[float] = field(default_factory=list)
     pings: list[float] = field(default_factory=list)
+    #: processor time while all came back, seconds: the service's since its start, and the agents'
+    service_cpu: list[float] = field(default_factory=list)
+    agents_cpu: list[float] = field(default_factory=list)
     calm_cpu: list[float] = field(default_factory=list)
 
 
@@ -57,12 +60,14 @@ async def _reconnect(served: Service, swarm: Swarm, agents: int, seen: Seen) -> 
     served.stop(signal.SIGKILL)
     await swarm.until(lambda state: state["live"] == 0)
     await served.start()
-    began = time.perf_counter()
+    began, agents_began = time.perf_counter(), cpu_seconds(swarm.process)
     api = Api(served.url, served.token)
     calling = asyncio.create_task(_people(api, (seen.reads, seen.writes, seen.pings)))
     try:
         await swarm.until(lambda state: state["live"] == agents)
         seen.in_step.append(time.perf_counter() - began)
+        seen.service_cpu.append(cpu_seconds(served.process))
+        seen.agents_cpu.append(cpu_seconds(swarm.process) - agents_began)
     finally:
         calling.cancel()
         await asyncio.gather(calling, return_exceptions=True)
@@ -82,10 +87,10 @@ async def course(options: tuple[str, ...], agents: int, jobs: int, runs: int) ->
             print(f"  all {agents * jobs} jobs run after {time.perf_counter() - began:.1f} s")
             for _ in range(runs):
                 await _reconnect(served, swarm, agents, seen)
-                before = served.process.cpu_times()
+                print(f"  all back after {seen.in_step[-1]:.1f} s, {served.rss:.0f} MiB")
+                before = cpu_seconds(served.process)
                 await asyncio.sleep(CALM)
-                after = served.process.cpu_times()
-                seen.calm_cpu.append((after.user + after.system - before.user - before.system) / CALM * 100)
+                seen.calm_cpu.append((cpu_seconds(served.process) - before) / CALM * 100)
                 seen.rss.append(served.rss)
     return seen
 
@@ -108,6 +113,8 @@ def main() -> None:
             Figure(name="a page of the jobs meanwhile, p99", unit="ms", runs=[percentile(seen.reads, 0.99)]),
             Figure(name="a submission meanwhile, p99", unit="ms", runs=[percentile(seen.writes, 0.99)]),
             Figure(name="/healthz meanwhile (the event loop), p99", unit="ms", runs=[percentile(seen.pings, 0.99)]),
+            Figure(name="the service's processor time since its start", unit="s", runs=seen.service_cpu),
+            Figure(name="the agents' processor time meanwhile", unit="s", runs=seen.agents_cpu),
             Figure(name="resident memory of the service", unit="MiB", runs=seen.rss),
             Figure(name="its processor time when all is calm", unit="%", runs=seen.calm_cpu),
         ],

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import functools
 import os
 import time
+from typing import TypeVar
 from urllib.parse import urlsplit
 
 import msgspec
@@ -18,6 +20,10 @@ from measuring import Figure, database, percentile, private_platform, report
 
 from jupyter_gpu_platform.model.jobs import Command, JobSpec, Target
 
+T = TypeVar("T")
+
+#: seconds for the last change to reach all clients
+PATIENCE = 60.0
 SPEC = JobSpec(source=Command(argv=("true",)), target=Target(cluster="nowhere"))
 
 
@@ -29,68 +35,98 @@ class _Made(msgspec.Struct):
     id: str
 
 
-async def _follow(address: tuple[str, int], token: str, seen: list[dict[str, float]], ready: asyncio.Event) -> None:
-    """Read the change log's stream; note when each job is first heard of."""
-    reader, writer = await asyncio.open_connection(*address, limit=2**22)
-    mine: dict[str, float] = {}
-    seen.append(mine)
-    try:
-        head = f"GET /api/v1/changes?follow=1 HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\n\r\n"
-        writer.write(head.encode())
-        await reader.readuntil(b"\r\n\r\n")
-        ready.set()
-        while True:
-            size = int(await reader.readline(), 16)
-            chunk = (await reader.readexactly(size + 2))[:size]
-            now = time.perf_counter()
-            for line in chunk.splitlines():
-                if line:
-                    mine.setdefault(msgspec.json.decode(line, type=_Line).object_id, now)
-    except (asyncio.IncompleteReadError, ValueError):
-        raise RuntimeError("a stream broke off") from None
-    finally:
-        writer.close()
+class _Page(msgspec.Struct):
+    log_position: int
 
 
-async def _submit(address: tuple[str, int], request: bytes) -> str:
+@functools.lru_cache(maxsize=10_000)
+def _job_of(line: bytes) -> str:
+    """A thousand clients get the same lines: each is decoded once, so that the clients are not what is measured."""
+    return msgspec.json.decode(line, type=_Line).object_id
+
+
+class _Follower(asyncio.Protocol):
+    """Reads the change log's stream; notes when each job is first heard of."""
+
+    def __init__(self, request: bytes) -> None:
+        loop = asyncio.get_running_loop()
+        self._request = request
+        self._rest = b""
+        self.seen: dict[str, float] = {}
+        #: done when the stream has begun, and when it has ended
+        self.ready: asyncio.Future[None] = loop.create_future()
+        self.ended: asyncio.Future[None] = loop.create_future()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self.transport = transport
+        transport.write(self._request)
+
+    def data_received(self, data: bytes) -> None:
+        now = time.perf_counter()
+        if not self.ready.done() and data.startswith(b"HTTP/1.1 200"):
+            self.ready.set_result(None)
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        for line in lines:
+            if line.startswith(b"{"):
+                self.seen.setdefault(_job_of(line), now)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.ended.set_result(None)
+
+
+async def _call(address: tuple[str, int], request: bytes, kind: type[T]) -> T:
     reader, writer = await asyncio.open_connection(*address)
     try:
         writer.write(request)
         head = (await reader.readuntil(b"\r\n\r\n")).lower()
-        if not head.startswith(b"http/1.1 201"):
+        if not head.startswith((b"http/1.1 200", b"http/1.1 201")):
             raise RuntimeError(head.decode())
         length = int(head.split(b"content-length:")[1].split(b"\r\n")[0])
-        return msgspec.json.decode(await reader.readexactly(length), type=_Made).id
+        return msgspec.json.decode(await reader.readexactly(length), type=kind)
     finally:
         writer.close()
+
+
+def _get(path: str, token: str) -> bytes:
+    return f"GET {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\n\r\n".encode()
+
+
+async def _follow(address: tuple[str, int], token: str, clients: int) -> list[_Follower]:
+    """Open the streams, each from where the log is now, as a client goes on from the list that it shows."""
+    loop = asyncio.get_running_loop()
+    page = await _call(address, _get("/api/v1/jobs?limit=1", token), _Page)
+    request = _get(f"/api/v1/changes?follow=1&after={page.log_position}", token)
+    followers: list[_Follower] = []
+    for first in range(0, clients, 50):
+        several = range(first, min(first + 50, clients))
+        made = await asyncio.gather(*(loop.create_connection(lambda: _Follower(request), *address) for _ in several))
+        followers += [follower for _, follower in made]
+        await asyncio.gather(*(follower.ready for _, follower in made))
+    return followers
 
 
 async def measure(url: str, token: str, clients: int, changes: int, pause: float) -> tuple[list[float], list[float]]:
     """Return seconds until each client had seen each change, and until each submission was answered."""
     parts = urlsplit(url)
     address = (str(parts.hostname), int(parts.port or 0))
-    seen: list[dict[str, float]] = []
-    ready = [asyncio.Event() for _ in range(clients)]
-    following = []
-    for some in (ready[first : first + 50] for first in range(0, clients, 50)):
-        following += [asyncio.create_task(_follow(address, token, seen, event)) for event in some]
-        await asyncio.gather(*(event.wait() for event in some))
+    followers = await _follow(address, token, clients)
     make = requests(url, "/api/v1/jobs", token, msgspec.json.encode(SPEC), idempotent=True)
     begun, answered = {}, []
     for _ in range(changes):
         before = time.perf_counter()
-        job = await _submit(address, make())
-        begun[job] = before
+        made = await _call(address, make(), _Made)
+        begun[made.id] = before
         answered.append(time.perf_counter() - before)
         await asyncio.sleep(pause)
-    while any(job not in mine for mine in seen for job in begun):
-        failed = [task for task in following if task.done()]
-        if failed:
-            await failed[0]
-        await asyncio.sleep(0.05)
-    for task in following:
-        task.cancel()
-    return [mine[job] - before for mine in seen for job, before in begun.items()], answered
+    async with asyncio.timeout(PATIENCE):
+        while not all(begun.keys() <= follower.seen.keys() for follower in followers):
+            if any(follower.ended.done() for follower in followers):
+                raise RuntimeError("a stream broke off")
+            await asyncio.sleep(0.05)
+    for follower in followers:
+        follower.transport.close()
+    return [follower.seen[job] - before for follower in followers for job, before in begun.items()], answered
 
 
 def main() -> None:

@@ -143,6 +143,12 @@ class Api:
                 held[1].close()
 
 
+def cpu_seconds(process: psutil.Process) -> float:
+    """Processor time of a process so far."""
+    times = process.cpu_times()
+    return float(times.user + times.system)
+
+
 async def add_agents(api: Api, count: int) -> list[dict[str, str]]:
     """Add clusters c0, c1 … and let one agent join each."""
 
@@ -166,7 +172,8 @@ async def submit(api: Api, clusters: Sequence[str], count: int) -> None:
 class Swarm:
     """The agents' process, and what it last said."""
 
-    def __init__(self) -> None:
+    def __init__(self, pid: int) -> None:
+        self.process = psutil.Process(pid)
         self.state: dict[str, Any] = {}
         #: the longest time by which its own loop was late, seconds, since somebody set it to 0
         self.lag = 0.0
@@ -186,7 +193,7 @@ class Swarm:
         assert process.stdout is not None
         process.stdin.write("".join(json.dumps(agent) + "\n" for agent in agents).encode())
         process.stdin.close()
-        swarm = cls()
+        swarm = cls(process.pid)
         listening = asyncio.create_task(swarm._listen(process.stdout))
         try:
             yield swarm
