@@ -352,7 +352,8 @@ class Run:
             kernel.kc.input(answer)
 
     async def _interrupt(self, kernel: Kernel, cell: Any, text: str) -> None:
-        while text not in "".join(_text(output, {}) for output in cell.outputs):
+        # The whole line: its text and its end may come one after the other.
+        while not re.search(f"{re.escape(text)}.*\n", "".join(_text(output, {}) for output in cell.outputs)):
             await kernel.changed.wait()
             kernel.changed.clear()
         await kernel.km.interrupt_kernel()

@@ -160,6 +160,8 @@ _DURATION = (
 
 _CARD = re.compile(r"Job j[0-9a-z]+( on [^\s:]+)?: ")
 
+#: where messages are looked at: a document's outputs keep no ids
+_CARD_ID = re.compile(r"gpu-[0-9a-f]{32}")
 
 #: in a terminal, which can't update what it printed
 _CARD_LINES = re.compile(rf"(?m)^{_CARD.pattern}.*\n")
@@ -167,6 +169,8 @@ _CARD_LINES = re.compile(rf"(?m)^{_CARD.pattern}.*\n")
 
 def is_card(content: dict[str, Any]) -> bool:
     """Say whether a display is the card of a job: its text and its form are no user's."""
+    if _CARD_ID.fullmatch(str((content.get("transient") or {}).get("display_id"))):
+        return True
     data = content.get("data") or {}
     marked = str(data.get("text/html", "")).startswith("<small>Job <code>")
     return marked and _CARD.match(str(data.get("text/plain", ""))) is not None

@@ -64,7 +64,7 @@ def test_a_job_is_named_by_the_beginning_of_its_id_and_the_newest_by_nothing(ker
 
 
 def test_a_job_id_with_a_mistake_gets_the_nearest(kernel, job):
-    wrong = job.job.id[:-2] + job.job.id[-1]
+    wrong = job.job.id[:-1] + ("y" if job.job.id[-1] == "z" else "z")
     assert f"Did you mean {job.job.id}" in error(kernel.run(f"%gpu show {wrong}"))
 
 

@@ -45,10 +45,11 @@ def cell(code, key=KEY, **environment):
 
 
 async def warm(core, executor, state_dir):
-    """Run a cell, and wait for what stands by for the next one."""
+    """Run a cell, and wait for what stands by for the next one: it may come, and go, before the cell has ended."""
+    stands_by = asyncio.create_task(until(lambda: waiting(state_dir)))
     await executor.apply(cell("print('first')"))
     await core.report()
-    return (await until(lambda: waiting(state_dir)))[0]
+    return (await stands_by)[0]
 
 
 def supervisor_of(core, key):

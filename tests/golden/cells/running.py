@@ -135,8 +135,8 @@ for n in range(2):
     p = context.Process(target=work, args=(n,))
     p.start()
     p.join()
-print('exit', p.exitcode)
 time.sleep(0.3)
+print('exit', p.exitcode)
 """,
     TEXT,
     terminal=False,
@@ -160,8 +160,9 @@ pid = os.fork()
 if not pid:
     os.write(1, b'child\n')
     os._exit(3)
-print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 time.sleep(0.3)
+print(code)
 """,
     TEXT,
     terminal=False,
