@@ -9,11 +9,25 @@ import sys
 from collections import Counter
 
 from .bugs import BUGS
+from .checks import CHECKS
 from .seeds import Options, Outcome, play
 
 
 def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m tests.faults", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.faults",
+        description=__doc__,
+        epilog="\n".join(
+            [
+                "checks:",
+                *(f"  {check:<10}{holds}" for check, holds in CHECKS.items()),
+                "",
+                "deliberate bugs, and the check that has to catch each:",
+                *(f"  {bug:<36}{check}" for bug, check in BUGS.items()),
+            ]
+        ),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--database", choices=("sqlite", "postgresql"), default="sqlite")
     parser.add_argument("--seeds", type=int, default=1, help="how many (default: 1)")
     parser.add_argument("--first", type=int, default=1, help="the first one (default: 1)")
@@ -23,7 +37,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--no-disks", action="store_true", help="fill no disks")
     parser.add_argument("--no-clock", action="store_true", help="let no clock jump")
     parser.add_argument("--bug", choices=sorted(BUGS), default="", help="put this bug into the programs")
-    parser.add_argument("--bugs", action="store_true", help="put each bug in: each must be caught within the seeds")
+    parser.add_argument("--bugs", action="store_true", help="put each bug in: its check must catch it within the seeds")
     parser.add_argument("--patience", type=float, default=120, help="seconds without progress (default: 120)")
     parser.add_argument("--keep", action="store_true", help="keep the directories of seeds that fail")
     return parser.parse_args()
@@ -62,6 +76,8 @@ def run(options: Options, seeds: range) -> list[Outcome]:
             print(f"  {wrong}")
         if outcome.wrong:
             print(f"  again: {options.command(seed)}", flush=True)
+        if BUGS.get(options.bug) in {wrong.check for wrong in outcome.wrong}:
+            break  # the bug was caught by its check
     return outcomes
 
 
@@ -69,7 +85,7 @@ def main() -> int:
     given = arguments()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a seed that is broken off still cleans up
     seeds = range(given.first, given.first + given.seeds)
-    bugs = sorted(BUGS) if given.bugs else [given.bug]
+    bugs = list(BUGS) if given.bugs else [given.bug]
     failed = False
     for bug in bugs:
         options = Options(
@@ -85,10 +101,11 @@ def main() -> int:
         )
         outcomes = run(options, seeds)
         report(outcomes)
-        wrong = any(outcome.wrong for outcome in outcomes)
+        caught = {wrong.check for outcome in outcomes for wrong in outcome.wrong}
         if given.bugs:
-            print(f"bug {bug}: {'caught' if wrong else 'NOT CAUGHT'}")
-        failed |= wrong != given.bugs
+            by = f"by {', '.join(sorted(caught)) or 'nothing'}; meant for it: {BUGS[bug]}"
+            print(f"bug {bug}: {'caught' if BUGS[bug] in caught else 'NOT CAUGHT'} {by}", flush=True)
+        failed |= BUGS[bug] not in caught if given.bugs else bool(caught)
     return int(failed)
 
 

@@ -18,6 +18,8 @@ from urllib.parse import urlsplit
 import psutil
 
 from .ledger import Ledger, Run, tokens
+from .load import Told
+from .people import People
 from .platforms import Platform
 from .programs import kill
 from .proxy import Proxy
@@ -25,6 +27,8 @@ from .schedule import Fault
 
 #: seconds that a fault waits for a victim
 PATIENCE = 15.0
+#: seconds after which the jobs of an agent that says nothing are called unreachable, and some more
+UNHEARD = 60.0
 #: seconds that a full disk, and a jump of the clock, lasts at least
 LONG = 3.0
 
@@ -47,10 +51,11 @@ class Hits:
 class Hurting:
     """Carries out a seed's faults."""
 
-    def __init__(self, platform: Platform, ledger: Ledger, ids: dict[int, str]) -> None:
+    def __init__(self, platform: Platform, ledger: Ledger, told: Told) -> None:
         self.platform = platform
         self.ledger = ledger
-        self.ids = ids
+        self.ids = told.ids
+        self.people = People(platform, ledger, told)
         self.hits = Hits()
 
     async def hurt(self, fault: Fault) -> None:
@@ -64,6 +69,9 @@ class Hurting:
         hits.count[name] = hits.count.get(name, 0) + 1
         hits.caught[name] = hits.caught.get(name, 0) + len(self.ledger.running())
 
+    def _miss(self, fault: Fault) -> None:
+        self.hits.missed[fault.name] = self.hits.missed.get(fault.name, 0) + 1
+
     async def _victim(self, fault: Fault, what: str, chance: Random) -> list[int]:
         """Choose a process of that kind; wait for one."""
         find: Callable[[], list[list[int]]] = {
@@ -75,7 +83,7 @@ class Hurting:
             if found := [pids for pids in find() if pids]:
                 return chance.choice(found)
             await asyncio.sleep(0.1)
-        self.hits.missed[fault.name] = self.hits.missed.get(fault.name, 0) + 1
+        self._miss(fault)
         return []
 
     async def _victim_run(self, fault: Fault, chance: Random) -> tuple[Run, int, int] | None:
@@ -86,7 +94,7 @@ class Hurting:
                 if supervisor is not None:
                     return run, supervisor, self.ledger.started[run]
             await asyncio.sleep(0.05)
-        self.hits.missed[fault.name] = self.hits.missed.get(fault.name, 0) + 1
+        self._miss(fault)
         return None
 
     def _folder(self, run: Run) -> Path:
@@ -132,7 +140,10 @@ class Hurting:
     async def _stop(self, fault: Fault, what: str, chance: Random) -> None:
         if what in ("supervisor", "worker"):
             found = await self._victim_run(fault, chance)
-            victims = [] if found is None else [found[1 if what == "supervisor" else 2]]
+            victims = []
+            if found is not None:
+                _, supervisor, own = found
+                victims.append(supervisor if what == "supervisor" else own)
         else:
             victims = await self._victim(fault, what, chance)
         stopped = [pid for pid in victims if kill(pid, signal.SIGSTOP)]
@@ -149,9 +160,14 @@ class Hurting:
 
     async def _proxy(self, fault: Fault, what: str, chance: Random) -> Proxy | None:
         platform = self.platform
-        kinds = {"client": platform.client_proxies, "agent": platform.agent_proxies, "peer": platform.peer_proxies}
+        kinds = {
+            "client": platform.client_proxies,
+            "agent": platform.agent_proxies,
+            "peer": platform.peer_proxies,
+            "database": platform.database_proxies,
+        }
         if not kinds[what]:
-            self.hits.missed[fault.name] = self.hits.missed.get(fault.name, 0) + 1
+            self._miss(fault)
             return None
         self._hit(fault)
         return chance.choice(kinds[what])
@@ -191,12 +207,18 @@ class Hurting:
 
     async def _half_open(self, fault: Fault, what: str, chance: Random) -> None:
         proxy = await self._proxy(fault, what, chance)
-        if proxy is not None:
-            proxy.half_open()
+        if proxy is None:
+            return
+        proxy.half_open()
+        if what == "database":
+            # Only the machine's own TCP notices that nobody is there; the others have to notice it themselves.
+            await asyncio.sleep(LONG + fault.lasts)
+            proxy.end_half_open()
 
     async def _slow(self, fault: Fault, what: str, chance: Random) -> None:
         """Read the change log and a job's output a few bytes at a time."""
         if not self.ids:
+            self._miss(fault)
             return
         self._hit(fault)
         job = chance.choice(list(self.ids.values()))
@@ -204,13 +226,38 @@ class Hurting:
         paths = (f"/api/v1/jobs/{job}/output?follow=true", "/api/v1/changes?after=0&follow=true")
         await asyncio.gather(*(_sip(at.url, at.token, path, LONG + fault.lasts) for path in paths))
 
+    # --- people
+
+    async def _person(self, fault: Fault, what: str, chance: Random) -> None:
+        """Do what a person may do to a job."""
+        if what != "abandon":
+            number = self.people.choose(what, chance)
+            if number is None:
+                self._miss(fault)
+                return
+            self._hit(fault)
+            await self.people.ask(what, number, chance)
+            return
+        victims = await self._victim(fault, "agent", chance)
+        stopped = [pid for pid in victims if kill(pid, signal.SIGSTOP)]
+        try:
+            number = await self.people.find_unreachable(UNHEARD)
+            if number is None:
+                self._miss(fault)
+                return
+            self._hit(fault)
+            await self.people.ask(what, number, chance)
+        finally:
+            for pid in stopped:
+                kill(pid, signal.SIGCONT)
+
     # --- disks and clocks
 
     async def _full(self, fault: Fault, what: str, chance: Random) -> None:
         """Leave no room on a disk for a while."""
         disk = self.platform.disks.get(fault.name)
         if disk is None:
-            self.hits.missed[fault.name] = self.hits.missed.get(fault.name, 0) + 1
+            self._miss(fault)
             return
         self._hit(fault)
         filler, loop = disk / "filler", asyncio.get_running_loop()
@@ -224,6 +271,7 @@ class Hurting:
 
     async def _clock(self, fault: Fault, what: str, chance: Random) -> None:
         if not self.platform.clocks:
+            self._miss(fault)
             return
         self._hit(fault)
         clock = chance.choice(self.platform.clocks)

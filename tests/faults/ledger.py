@@ -21,7 +21,7 @@ from jupyter_gpu_platform.model.resources import Resources
 #: What every job runs. In a cell it may display as well as print.
 PROGRAM = """
 import fcntl, os, random, sys, time
-folder, number, records, pause, width, code, shows = ARGUMENTS
+folder, number, records, pause, quiet, width, code, shows = ARGUMENTS
 attempt = os.environ["JGP_ATTEMPT"]
 def opened(name):
     return os.open(os.path.join(folder, name), os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
@@ -34,8 +34,11 @@ try:
 except OSError:
     note(events, "twice %d %s %d" % (number, attempt, os.getpid()))
     os._exit(9)
-note(events, "start %d %s %d" % (number, attempt, os.getpid()))
+with open("/proc/self/stat") as own:
+    born = own.read().rpartition(")")[2].split()[19]
+note(events, "start %d %s %d %s" % (number, attempt, os.getpid(), born))
 chance = random.Random(number)
+time.sleep(quiet)
 for n in range(records):
     token = "%d.%s.%d:%s;" % (number, attempt, n, "x" * chance.randrange(width))
     note(intents, token)
@@ -63,7 +66,8 @@ def spec(folder: Path, number: int, chance: Random, most_records: int) -> JobSpe
     records = int((most_records + 1) * chance.random() ** 2)
     width = 5000 if chance.random() < 0.05 else 120
     code = chance.choice([0, 0, 0, 0, 0, 0, 0, 1 if shows else 3])
-    arguments = (str(folder), number, records, chance.choice([0.0, 0.01, 0.04]), width, code, shows)
+    pause, quiet = chance.choice([0.0, 0.01, 0.04]), chance.choice([0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.5])
+    arguments = (str(folder), number, records, pause, quiet, width, code, shows)
     program = f"ARGUMENTS = {arguments!r}{PROGRAM}"
     source = Cell(code=program) if shows else Command(argv=(sys.executable, "-I", "-S", "-c", program))
     return JobSpec(
@@ -93,6 +97,8 @@ class Ledger:
     folder: Path
     #: run → process id of the job's own code
     started: dict[Run, int] = field(default_factory=dict)
+    #: run → when that process was made, in the kernel's ticks: ids are given again
+    born: dict[Run, str] = field(default_factory=dict)
     #: run → exit code that it was about to end with
     ended: dict[Run, int] = field(default_factory=dict)
     #: what must never happen, in words
@@ -112,7 +118,7 @@ class Ledger:
                 self._position += len(line)
                 self._take(*line.decode().split())
 
-    def _take(self, what: str, number: str, attempt: str, value: str) -> None:
+    def _take(self, what: str, number: str, attempt: str, value: str, born: str = "") -> None:
         run = (int(number), int(attempt))
         if what == "twice":
             self.broken.append(f"job {number}: attempt {attempt} ran while the lock was held")
@@ -121,13 +127,19 @@ class Ledger:
         else:
             if run in self.started:
                 self.broken.append(f"job {number}: attempt {attempt} was started twice")
-            self.started[run] = int(value)
+            self.started[run], self.born[run] = int(value), born
 
     def running(self) -> list[Run]:
         """The runs that began and have neither ended nor died."""
         self.read()
-        alive = [run for run in self.started if run not in self.ended]
-        return [run for run in alive if Path(f"/proc/{self.started[run]}/stat").exists()]
+        return [run for run in self.started if run not in self.ended and self._alive(run)]
+
+    def _alive(self, run: Run) -> bool:
+        try:
+            words = Path(f"/proc/{self.started[run]}/stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            return False
+        return words[0] != "Z" and words[19] == self.born[run]
 
     def intents(self, number: int) -> dict[int, list[str]]:
         """What each attempt of a job meant to show."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any
@@ -31,8 +32,14 @@ class Told:
     followed: dict[int, list[dict[str, Any]]] = field(default_factory=dict)
     #: of each follower of the change log: the ids of the rows that it saw
     changes: list[list[int]] = field(default_factory=list)
+    #: ids of accepted jobs that a follower was told not to exist
+    unknown: set[str] = field(default_factory=set)
+    #: number → what people asked of the job, and how often they tried
+    wishes: defaultdict[int, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
+    #: (number, what) → the job as the last such wish was answered
+    granted: dict[tuple[int, str], Job] = field(default_factory=dict)
     #: calls that had to be made again by hand, by the error's code
-    refused: dict[str, int] = field(default_factory=dict)
+    refused: Counter[str] = field(default_factory=Counter)
 
 
 class Load:
@@ -83,7 +90,7 @@ class Load:
                     jobs = await client.submit_many(specs, key)
                 break
             except errors.GpuPlatformError as error:
-                self._note(error)
+                self.told.refused[error.code] += 1
                 await asyncio.sleep(0.5)
         for number, job in zip(numbers, jobs, strict=True):
             self.told.ids[number] = job.id
@@ -91,9 +98,6 @@ class Load:
                 task = asyncio.create_task(self._follow(number, job.id))
                 self._following.add(task)
                 task.add_done_callback(self._following.discard)
-
-    def _note(self, error: errors.GpuPlatformError) -> None:
-        self.told.refused[error.code] = self.told.refused.get(error.code, 0) + 1
 
     async def _follow(self, number: int, job: str) -> None:
         """Follow one job to its end, through one replica after the other."""
@@ -104,8 +108,11 @@ class Load:
                     async for record in client.follow(job, seen[-1]["cursor"] if seen else ""):
                         seen.append(record)  # noqa: PERF401 -- one by one: the stream may break
                     return
+                except errors.NotFound:
+                    self.told.unknown.add(job)
+                    return
                 except errors.GpuPlatformError as error:
-                    self._note(error)
+                    self.told.refused[error.code] += 1
                     await asyncio.sleep(0.5)
 
     async def _watch(self, first: int) -> None:
@@ -118,7 +125,7 @@ class Load:
                     async for row in client.changes(seen[-1] if seen else 0, follow=True):
                         seen.append(row.id)  # noqa: PERF401 -- one by one: the stream may break
                 except errors.GpuPlatformError as error:
-                    self._note(error)
+                    self.told.refused[error.code] += 1
                     await asyncio.sleep(0.5)
 
     async def followed(self) -> None:

@@ -19,6 +19,7 @@ from jupyter_gpu_platform.client import AsyncClient, Endpoint, local
 
 from .programs import FAKETIME, Postgres, Program, Replica, end_all, faked_clock
 from .proxy import Address, Proxy
+from .schedule import Room
 
 TOKEN = "an-admin-token-for-the-faults-of-one-test"
 #: bytes of the small disks
@@ -46,12 +47,18 @@ class Platform(abc.ABC):
         self.client_proxies: list[Proxy] = []
         self.agent_proxies: list[Proxy] = []
         self.peer_proxies: list[Proxy] = []
+        self.database_proxies: list[Proxy] = []
         self.skipped = [
             *(["disks: only root can mount small ones"] if disks and not self._mounts else []),
             *(["clock: apt-get install faketime"] if clock and not self.clock else []),
         ]
 
     # --- what each kind says of itself
+
+    @property
+    @abc.abstractmethod
+    def room(self) -> Room:
+        """What can be hurt of it."""
 
     @abc.abstractmethod
     async def start(self) -> None:
@@ -77,7 +84,7 @@ class Platform(abc.ABC):
         return Endpoint(proxy.url, TOKEN)
 
     async def stop(self) -> None:
-        for proxy in (*self.client_proxies, *self.agent_proxies, *self.peer_proxies):
+        for proxy in (*self.client_proxies, *self.agent_proxies, *self.peer_proxies, *self.database_proxies):
             await proxy.close()
         await asyncio.to_thread(end_all, str(self.root))
         for path in reversed(self.disks.values()):
@@ -121,6 +128,10 @@ class Joined(Platform):
         self._agent: Program | None = None
         self._database: Postgres | None = None
 
+    @property
+    def room(self) -> Room:
+        return Room(joined=True, shared=self._shared, disks=self._mounts, clock=self.clock)
+
     async def start(self) -> None:
         token = self.root / "admin.token"
         token.write_text(TOKEN)
@@ -130,7 +141,6 @@ class Joined(Platform):
             self._disk("full-database", self.root / "pg", POSTGRES_DISK).chmod(0o755)
             self._database = await asyncio.to_thread(Postgres, self.root)
             await self._database.start()
-            options.append(f"--database-url={self._database.url}")
             options += [f"--{kind}-url={(self.root / kind).as_uri()}" for kind in ("segments", "objects")]
         else:
             self._disk("full-database", self.root / "control0")
@@ -141,6 +151,10 @@ class Joined(Platform):
     async def _start_replica(self, name: str, options: list[str]) -> None:
         peer = await self._proxy(f"peer-{name}", lambda: replica.address(), self.peer_proxies)
         options = [*options, f"--state-dir={self.root / name}", f"--replica-url={peer.url}"]
+        if self._database is not None:
+            socket = self._database.socket
+            between = await self._proxy(f"database-{name}", lambda: socket, self.database_proxies)
+            options.append(f"--database-url=postgresql://postgres@127.0.0.1:{between.port}/postgres?sslmode=disable")
         replica = Replica(name, self.root, options, self._clocked(name))
         self._replicas.append(replica)
         await self._proxy(f"client-{name}", replica.address, self.client_proxies)
@@ -193,6 +207,10 @@ class Local(Platform):
         self._before = {name: os.environ.get(name) for name in (*self._set_here, "JUPYTER_GPU_URL")}
         self._keeper: asyncio.Task[None] | None = None
         self._last = Endpoint("http://127.0.0.1:1", "none yet")
+
+    @property
+    def room(self) -> Room:
+        return Room(joined=False, shared=False, disks=self._mounts, clock=self.clock)
 
     async def start(self) -> None:
         os.environ.update(self._set_here)

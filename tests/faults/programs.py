@@ -117,7 +117,7 @@ class Postgres(Program):
         command = [str(self._server.bin_path / "postgres"), "-D", str(self.data), "-h", "", "-k", str(self.data)]
         # A server that was killed may leave its shared memory for a moment; the next start waits for that.
         super().__init__("database", command, root / "database.log", {}, user=self._server.system_user)
-        self.url = f"postgresql://postgres@/postgres?host={self.data}"
+        self.socket = str(self.data / ".s.PGSQL.5432")
 
     def pids(self) -> list[int]:
         """The postmaster first, then those that work for it."""

@@ -6,8 +6,8 @@ import asyncio
 import contextlib
 from collections.abc import Callable
 
-#: host and port; None while nobody listens
-Address = tuple[str, int] | None
+#: host and port, or a Unix socket's path; None while nobody listens
+Address = tuple[str, int] | str | None
 
 
 class Proxy:
@@ -15,7 +15,7 @@ class Proxy:
 
     def __init__(self, name: str, upstream: Callable[[], Address]) -> None:
         self.name = name
-        self.url = ""
+        self.port = 0
         #: seconds by which each piece of data is late
         self.delay = 0.0
         #: connections are closed as soon as they are made
@@ -29,7 +29,11 @@ class Proxy:
 
     async def open(self) -> None:
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
-        self.url = f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
+        self.port = self._server.sockets[0].getsockname()[1]
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
 
     async def close(self) -> None:
         self.refusing = True
@@ -44,9 +48,7 @@ class Proxy:
         for pair in list(self._pairs):
             for writer in pair:
                 writer.transport.abort()
-        for writer in self._half_open:
-            writer.transport.abort()
-        self._half_open.clear()
+        self.end_half_open()
         return count
 
     def half_open(self) -> int:
@@ -56,6 +58,12 @@ class Proxy:
             self._half_open.add(outer)
             inner.transport.abort()
         return len(pairs)
+
+    def end_half_open(self) -> None:
+        """Let the other sides of those know, as a machine would once nothing was acknowledged for long enough."""
+        for writer in self._half_open:
+            writer.transport.abort()
+        self._half_open.clear()
 
     def stall(self, stalled: bool) -> int:
         """Let nothing through, or let it through again."""
@@ -70,7 +78,7 @@ class Proxy:
         try:
             if address is None:
                 raise ConnectionRefusedError
-            inner_reader, inner = await asyncio.open_connection(*address)
+            inner_reader, inner = await _connected(address)
         except OSError:
             outer.transport.abort()
             return
@@ -96,3 +104,9 @@ class Proxy:
                 await writer.drain()
         if outer not in self._half_open:
             writer.close()
+
+
+async def _connected(address: tuple[str, int] | str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    if isinstance(address, str):
+        return await asyncio.open_unix_connection(address)
+    return await asyncio.open_connection(*address)

@@ -6,24 +6,12 @@ from random import Random
 from typing import NamedTuple
 
 KILLS = ("kill-control", "kill-agent", "kill-supervisor", "kill-worker")
-OTHERS = (
-    "stop-control",
-    "stop-agent",
-    "stop-supervisor",
-    "stop-worker",
-    "cut-client",
-    "cut-agent",
-    "delay-client",
-    "delay-agent",
-    "stall-client",
-    "stall-agent",
-    "half-open-client",
-    "half-open-agent",
-    "slow-reader",
-)
-#: with PostgreSQL and two replicas
-SHARED = (("kill-database", "kill-database"), ("stop-database", "cut-peer"))
+#: what a proxy does to connections
+BETWEEN = ("cut", "delay", "stall", "half-open")
+OTHERS = ("stop-control", "stop-agent", "stop-supervisor", "stop-worker", "slow-reader")
 DISKS = ("full-spool", "full-database")
+#: what people do to jobs meanwhile, some of it more often
+WISHES = ("cancel", "cancel", "cancel", "interrupt", "interrupt", "retry", "retry", "retry")
 
 
 class Fault(NamedTuple):
@@ -36,18 +24,33 @@ class Fault(NamedTuple):
     lasts: float
 
 
-def plan(seed: int, *, jobs: int, kills: int, shared: bool, disks: bool, clock: bool) -> list[Fault]:
-    """Draw a seed's faults: *kills* kills and half as many others, spread over the jobs.
+class Room(NamedTuple):
+    """What a platform has that can be hurt."""
 
-    :param shared: the database is a program of its own, which replicas share.
+    #: it has an agent behind a proxy, which the local platform has not
+    joined: bool
+    #: its database is a program of its own, which replicas share
+    shared: bool
+    disks: bool
+    clock: bool
+
+
+def plan(seed: int, room: Room, *, jobs: int, kills: int) -> list[Fault]:
+    """Draw a seed's faults: *kills* kills and half as many others, spread over the jobs; and what people do meanwhile.
+
+    Each disk is filled once, a clock jumps twice and a job is abandoned once in a long seed: they hold up all else.
     """
     chance = Random(f"faults {seed}")
-    deadly, others = KILLS + (SHARED[0] if shared else ()), OTHERS + (SHARED[1] if shared else ())
+    ends = ["client", *["agent"] * room.joined, *["peer", "database"] * room.shared]
+    deadly = KILLS + ("kill-database",) * room.shared
+    others = [*OTHERS, *["stop-database"] * room.shared, *(f"{how}-{end}" for how in BETWEEN for end in ends)]
     names = [chance.choice(deadly) for _ in range(kills)]
     names += [chance.choice(others) for _ in range((kills + 1) // 2)]
-    names += list(DISKS) * disks + ["clock"] * (2 * clock)
-    # Each disk is filled once, and a clock's jump comes rarely: both hold up everything that runs.
+    names += [f"person-{chance.choice(WISHES)}" for _ in range(jobs // 10)]
+    names += [*DISKS] * room.disks + ["clock"] * (2 * room.clock)
     chance.shuffle(names)
+    if jobs >= 300 and seed % 4 == 0:
+        names.append("person-abandon")
     faults = []
     for name in names:
         lasts = chance.choice([0.2, 0.5, 1.0, 2.0, 4.0])

@@ -12,9 +12,10 @@ from pathlib import Path
 
 from jupyter_gpu_platform import errors
 from jupyter_gpu_platform.client import AsyncClient
+from jupyter_gpu_platform.client.protocol import Record
 from jupyter_gpu_platform.model.jobs import Job
 
-from .checks import Shown, judge
+from .checks import Shown, Wrong, judge
 from .hurting import Hits, Hurting
 from .ledger import Ledger
 from .load import Load, Told
@@ -49,7 +50,7 @@ class Options:
 @dataclass
 class Outcome:
     seed: int
-    wrong: list[str]
+    wrong: list[Wrong]
     hits: Hits = field(default_factory=Hits)
     told: Told = field(default_factory=Told)
     skipped: list[str] = field(default_factory=list)
@@ -63,30 +64,31 @@ async def play(seed: int, options: Options) -> Outcome:
     began = time.monotonic()
     root = new_root(f"jgp-faults-{seed}-")
     platform = _platform(seed, root, options)
-    outcome = Outcome(seed, ["it did not come to an end"], skipped=platform.skipped)
+    outcome = Outcome(seed, [Wrong("progress", "it did not come to an end")], skipped=platform.skipped)
     book = Ledger(root / "ledger")
     load = Load(platform, book, seed, options.jobs, options.records)
-    hurting = Hurting(platform, book, load.told.ids)
+    hurting = Hurting(platform, book, load.told)
     outcome.hits, outcome.told = hurting.hits, load.told
+    faults = plan(seed, platform.room, jobs=options.jobs, kills=options.kills)
     try:
-        faults = plan(
-            seed,
-            jobs=options.jobs,
-            kills=options.kills,
-            shared=options.database == "postgresql",
-            disks=options.disks,
-            clock=options.clock,
-        )
+        wrong = []
         try:
             await platform.start()
             await _through(load, hurting, faults, options.patience)
-            shown = await _shown(platform, load, options.patience)
         except (Stuck, errors.GpuPlatformError) as error:
-            outcome.wrong = [str(error)]
+            wrong.append(Wrong("progress", str(error)))
+        # What is stuck is compared, too: it may be so because something is lost.
+        try:
+            shown = await _shown(platform, load)
+            if not wrong:
+                await _within(load.watched(shown.changes[-1]), options.patience, "followers of the change log")
+        except (Stuck, errors.GpuPlatformError) as error:
+            wrong.append(Wrong("progress", str(error)))
         else:
-            outcome.wrong = judge(book, load.told, hurting.hits, shown)
+            wrong += judge(book, load.told, hurting.hits, shown)
             outcome.records = sum(map(len, shown.output.values()))
             outcome.changes = len(shown.changes)
+        outcome.wrong = wrong
     finally:
         await load.close()
         await platform.stop()
@@ -143,7 +145,7 @@ async def _through(load: Load, hurting: Hurting, faults: list[Fault], patience: 
             await asyncio.sleep(0.1)
     for hurt in hurts:
         hurt.result()
-    await _within(load.followed(), patience, "followers to see the ends of their jobs")
+    await _within(load.followed(), patience, "followers of jobs")
 
 
 async def _all_ended(client: AsyncClient) -> bool:
@@ -177,18 +179,28 @@ async def _within(waiting: Awaitable[None], patience: float, what: str) -> None:
     try:
         await asyncio.wait_for(waiting, patience)
     except TimeoutError:
-        raise Stuck(f"waited {patience:g} s for {what}") from None
+        raise Stuck(f"{what} did not come to the end within {patience:g} s") from None
 
 
-async def _shown(platform: Platform, load: Load, patience: float) -> Shown:
+async def _shown(platform: Platform, load: Load) -> Shown:
     """Read everything, half of it through each replica."""
     async with platform.client(0) as one, platform.client(1) as two:
         jobs: list[Job] = [job async for job in one.iter_jobs()]
-        there = {job.id for job in jobs}
-        output = {}
-        for number, job_id in load.told.ids.items():
-            client = (one, two)[number % 2]
-            output[number] = [r async for r in client.follow(job_id)] if job_id in there else []
+        by_id = {job.id: job for job in jobs}
+        output = {
+            number: await _output((one, two)[number % 2], by_id[job_id]) if job_id in by_id else []
+            for number, job_id in load.told.ids.items()
+        }
         changes = [row.id async for row in two.changes(0)]
-    await _within(load.watched(changes[-1]), patience, "followers of the change log to come to its end")
     return Shown(jobs, output, changes)
+
+
+async def _output(client: AsyncClient, job: Job) -> list[Record]:
+    if job.phase.ended:
+        return [record async for record in client.follow(job.id)]
+    records: list[Record] = []
+    while True:  # it is stuck, and nobody waits for its end
+        page = await client.output(job.id, records[-1]["cursor"] if records else "")
+        if not page.records:
+            return records
+        records += page.records

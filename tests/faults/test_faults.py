@@ -17,6 +17,6 @@ def test_a_short_seed(database: str, seed: int) -> None:
         pytest.skip("no PostgreSQL to test with: pip install 'jupyter-gpu-platform[test]'")
     options = Options(database=database, jobs=30, kills=6, records=60, disks=False, clock=False)
     outcome = asyncio.run(play(seed, options))
-    assert not outcome.wrong, "\n".join([*outcome.wrong, f"again: {options.command(seed)}"])
+    assert not outcome.wrong, "\n".join([*map(str, outcome.wrong), f"again: {options.command(seed)}"])
     assert len(outcome.told.ids) == options.jobs
     assert sum(outcome.hits.caught.values()), "nothing was hit while a job ran"

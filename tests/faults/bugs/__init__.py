@@ -5,4 +5,13 @@ Each replaces one function of one module once that is imported, so nothing in th
 
 from .sitecustomize import CHANGES
 
-BUGS = tuple(CHANGES)
+#: each bug, and the check (of `checks.CHECKS`) that is there to catch it
+BUGS = {
+    "acknowledge-before-commit": "accepted",
+    "acknowledge-output-before-commit": "readers",
+    "skip-the-fence": "content",
+    "place-twice": "holders",
+    "drop-the-last-record": "content",
+}
+
+assert BUGS.keys() == CHANGES.keys()

@@ -77,25 +77,38 @@ def skip_the_fence(module: ModuleType) -> None:
 
 
 def place_twice(module: ModuleType) -> None:
-    """The planner gives every job to its cluster a second time, while the first attempt goes on."""
-    write = module.Planner._write
+    """The planner gives every job to its cluster again once it runs, and both attempts are to go on."""
+    write, lifecycle = module.Planner._write, module.lifecycle
+    wanted = lifecycle.wanted
+    tasks = set()
 
     async def twice(self: Any, thought: Any) -> None:
         await write(self, thought)
+        task = asyncio.create_task(again(self, {place.job: place.cluster for place in thought.plan.placed}))
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
 
-        def again(tx: Any) -> None:
-            for place in thought.plan.placed:
-                job = tx.job(place.job)
-                if job is not None and not job.phase.ended:
-                    queued = module.replace(job, phase=module.lifecycle.Phase.QUEUED)
-                    rows = module.lifecycle.place(queued, cluster=place.cluster, now=time.time())
-                    tx.put_job(rows.job)
-                    tx.put_attempt(rows.attempt)
+    async def again(self: Any, clusters: dict[str, str]) -> None:
+        for _ in range(100):
+            await asyncio.sleep(0.05)
 
-        await asyncio.sleep(EARLY)
-        await self._services.writer.run(again)
+            def place(tx: Any) -> None:
+                for name in list(clusters):
+                    job = tx.job(name)
+                    if job is not None and job.phase is lifecycle.Phase.RUNNING:
+                        queued = module.replace(job, phase=lifecycle.Phase.QUEUED)
+                        rows = lifecycle.place(queued, cluster=clusters.pop(name), now=time.time())
+                        tx.put_job(rows.job)
+                        tx.put_attempt(rows.attempt)
+
+            if clusters:
+                await self._services.writer.run(place)
+
+    def still_wanted(job: Any, attempt: Any) -> Any:
+        return wanted(module.replace(job, attempt=attempt.number), attempt)
 
     module.Planner._write = twice  # type: ignore[attr-defined]
+    lifecycle.wanted = still_wanted
 
 
 def drop_the_last_record(module: ModuleType) -> None:
