@@ -21,6 +21,9 @@ from . import failures
 #: How long an error record is kept back, seconds. The last one of a failing cell becomes the exception that the magic
 #: raises, and IPython shows that one; one in mid-cell (`display(bad)`) shows as soon as the next record or this comes.
 HOLD = 0.7
+#: From IPython 9 on the shell keeps, for as long as it lives, all text that a cell shows. Of a far cell's text it keeps
+#: this much, in characters: what a job printed for a day is in its output, and must not fill the kernel's memory.
+REMEMBERED = 2**20
 
 
 class FarResult:
@@ -48,6 +51,8 @@ class Replay:
     def __init__(self, shell: Any) -> None:
         self._shell = shell
         self._stream = ""
+        #: characters of text so far
+        self._written = 0
         self._held: dict[str, Any] | None = None
         self._held_since = 0.0
         #: the newest error record, and whether it was shown
@@ -90,6 +95,17 @@ class Replay:
             self.flush()
         self._stream = name
         (sys.stderr if name == "stderr" else sys.stdout).write(text)
+        self._written += len(text)
+        if self._written > REMEMBERED:
+            self._forget(text)
+
+    def _forget(self, text: str) -> None:
+        """Take the text that was written last out of what the shell keeps, if it is there."""
+        cells = getattr(self._shell.history_manager, "outputs", {})
+        newest = next(reversed(cells.values()), ())
+        kept = newest[-1].bundle.get("stream") if newest else None
+        if kept and kept[-1] is text:
+            kept.pop()
 
     def _display(self, record: dict[str, Any]) -> None:
         self._shell.display_pub.publish(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import functools
 import inspect
 import json
@@ -161,6 +162,8 @@ class KernelShell:
         self._kernel.io_loop = _Loop(self._loop)
         app.kernel = self._kernel  # `%matplotlib inline` asks for it
         self._shell = self._kernel.shell
+        # From IPython 9 on this keeps all text that a cell shows: nobody asks for it here, and it may be any amount.
+        self._shell._tee = lambda **_channel: contextlib.nullcontext()
         self._shell._last_traceback = None  # ipykernel reads it after an exception group, which sets none
         self._shell.events.register("post_run_cell", self._note_result)
         self.namespace: dict[str, Any] = self._shell.user_ns

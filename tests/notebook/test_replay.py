@@ -108,6 +108,16 @@ def test_an_outer_capture_takes_everything(kernel, control):
     assert kernel.run("print(taken.stdout, len(taken.outputs))").text() == "out\n 2\n"
 
 
+def test_the_shell_does_not_keep_all_text_of_a_far_cell(kernel, control):
+    """IPython keeps what a cell prints; of a far one it keeps the beginning."""
+    pieces = [("stream", {"name": "stdout", "text": f"{number} ".ljust(400_000, "x") + "\n"}) for number in range(20)]
+    control.script = plays(pieces)
+    assert len(kernel.run("%%gpu_run\nprint(much)").text()) == 20 * 400_001
+    newest = "[*get_ipython().history_manager.outputs.values()][-1]"
+    kept = kernel.run(f"print([len(text) for output in {newest} for text in output.bundle['stream']])")
+    assert kept.text() == "[400001, 400001]\n"
+
+
 def test_an_error_in_mid_cell_shows_at_its_place_and_the_last_one_once(kernel, control):
     def error(name):
         return ("error", {"ename": name, "evalue": "bad", "traceback": [f"far traceback of {name}"]})

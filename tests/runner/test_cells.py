@@ -25,6 +25,12 @@ display("shown")
 """
 
 
+def test_the_worker_keeps_nothing_of_what_a_cell_printed(attempt, agent):
+    attempt.cell("print('text')\nprint(dict(get_ipython().history_manager.outputs))")
+    assert attempt.finish()["exit_code"] == 0
+    assert "".join(record["text"] for record in agent.records if record["type"] == "stream") == "text\n{}\n"
+
+
 def test_messages_come_in_the_order_in_which_they_were_made(attempt, agent):
     attempt.cell(MESSAGES)
     assert attempt.finish()["exit_code"] == 0
