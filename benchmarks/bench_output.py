@@ -1,8 +1,8 @@
 """Output from a job to one live reader, every byte accounted for: 1 GB of a command, and 100 MB printed by a cell.
 
 A command's output goes through `client.follow` into a SHA-256, beside the same command into a pipe and a SHA-256. The
-cell prints lines of 80 bytes under ``%%gpu_run`` and, beside it, in the kernel itself. What each process holds in
-memory meanwhile, and its processor time, is reported with both.
+cell prints lines of 80 bytes under ``%%gpu_run`` and, beside it, in a kernel of its own: IPython keeps what a cell run
+there prints. What each process holds in memory meanwhile, and its processor time, is reported with both.
 """
 
 from __future__ import annotations
@@ -88,13 +88,13 @@ def bulk(kind: str, size: int, runs: int) -> None:
 
 def printing(kind: str, size: int, runs: int) -> None:
     cell = f"for _ in range({size // LINE}):\n    print('x' * {LINE - 1})"
-    with database(kind) as options, private_platform(options), kernel() as started:
+    with database(kind) as options, private_platform(options), kernel() as started, kernel(magics=False) as plain:
         started.run("%%gpu_run\nprint(1)")
         far, here = [], []
         with Footprints(os.environ["JUPYTER_GPU_STATE_DIR"]) as footprints:
             for _ in range(runs):
-                for found, code in ((far, f"%%gpu_run\n{cell}"), (here, cell)):
-                    timing = started.run(code, timeout=600)
+                for found, where, code in ((far, started, f"%%gpu_run\n{cell}"), (here, plain, cell)):
+                    timing = where.run(code, timeout=600)
                     assert timing.printed == size, f"{timing.printed} of {size} characters came"
                     found.append(size / timing.idle / 1e6)
     report(

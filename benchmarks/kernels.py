@@ -50,12 +50,18 @@ class Kernel:
 
 
 @contextlib.contextmanager
-def kernel() -> Iterator[Kernel]:
-    """Start a kernel with the magics loaded; it finds the platform through this process's environment."""
-    manager, client = start_new_kernel(kernel_name="python3", env=dict(os.environ))
+def kernel(*, magics: bool = True) -> Iterator[Kernel]:
+    """Start a kernel with the magics loaded, which finds the platform through this process's environment.
+
+    :param magics: without them it has nothing to do with the platform, nor counts as a part of it.
+    """
+    ours = () if magics else ("JUPYTER_GPU_STATE_DIR", "JUPYTER_RUNTIME_DIR")
+    env = {name: value for name, value in os.environ.items() if name not in ours}
+    manager, client = start_new_kernel(kernel_name="python3", env=env)
     try:
         started = Kernel(client)
-        started.run("%load_ext jupyter_gpu_platform")
+        if magics:
+            started.run("%load_ext jupyter_gpu_platform")
         yield started
     finally:
         client.stop_channels()
