@@ -37,22 +37,26 @@ def test_the_migrations_make_the_tables_of_the_program(database_url: str) -> Non
             ),
         }
         engine = create_engine(url.set(drivername="postgresql+psycopg") if url.get_backend_name() != "sqlite" else url)
-        with engine.connect() as connection:
+        with engine.begin() as connection:
             schema.migrate(connection, part, schema.revisions()[-1])
             context = MigrationContext.configure(connection, opts=options)
             assert compare_metadata(context, metadata) == []
             migrated = described(connection)
-            found = MetaData()
-            found.reflect(connection)
-            found.drop_all(connection)
+            drop_all(connection)
             schema.bring_up_to_date(connection, part)
             assert described(connection) == migrated
-            connection.rollback()
+            drop_all(connection)
         engine.dispose()
 
 
 #: indexes that the tables say in SQL
 SQL = {"job_by_end"}
+
+
+def drop_all(connection: Connection) -> None:
+    found = MetaData()
+    found.reflect(connection)
+    found.drop_all(connection)
 
 
 def described(connection: Connection) -> dict[str, Any]:
