@@ -1,4 +1,4 @@
-"""The tables of the docs that are made from the code: the service's figures and its limits.
+"""The tables of the docs that are made from the code: the service's figures, its limits, and how long things are kept.
 
     python docs/tables.py            say which pages are behind
     python docs/tables.py --write    bring them up to date
@@ -15,7 +15,10 @@ import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from traitlets.config import Configurable
+
 from jupyter_gpu_platform.control.limits import Limits
+from jupyter_gpu_platform.control.retention import KEPT, Retention
 from jupyter_gpu_platform.control.server import Server, Settings
 
 DOCS = Path(__file__).resolve().parent
@@ -62,12 +65,20 @@ def figures() -> str:
 
 def limits() -> str:
     """Return the table of all limits."""
-    traits = Limits.class_traits(config=True)
-    own = [(name, trait) for name, trait in traits.items() if name in Limits.class_own_traits()]
-    return _rows(
-        ("`c.Limits.` …", "default", "what it does"),
-        ((f"`{name}`", f"{trait.default_value:.10g}", _plain(str(trait.help))) for name, trait in own),
-    )
+    return _rows(("`c.Limits.` …", "default", "what it does"), _settings(Limits))
+
+
+def retention() -> str:
+    """Return the table of what says how long things are kept."""
+    named = {f"`{name}`": f"`--keep-{name.replace('_', '-')}`" for name in KEPT}
+    rows = ((named.get(name, name), *rest) for name, *rest in _settings(Retention))
+    return _rows(("option, or `c.Retention.` …", "default", "what it does"), rows)
+
+
+def _settings(part: type[Configurable]) -> Iterable[tuple[str, ...]]:
+    for name, trait in part.class_traits(config=True).items():
+        if name in part.class_own_traits():
+            yield f"`{name}`", f"{trait.default_value:.12g}", _plain(str(trait.help))
 
 
 def _plain(text: str) -> str:
@@ -75,7 +86,7 @@ def _plain(text: str) -> str:
     return re.sub(r" \(default: [^)]*\)", "", text)
 
 
-TABLES: dict[str, Callable[[], str]] = {"figures": figures, "limits": limits}
+TABLES: dict[str, Callable[[], str]] = {"figures": figures, "limits": limits, "retention": retention}
 
 
 def renewed(text: str) -> str:

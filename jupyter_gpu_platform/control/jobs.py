@@ -245,7 +245,7 @@ class Jobs:
                 raise errors.Conflict(
                     f"job {job_id} is {job.phase}", hint="Cancel it, wait for its end, then delete it."
                 )
-            tx.delete_job(job_id)
+            tx.delete_jobs([job_id])
 
         # The row goes first: only its transaction can tell that nobody retries the job at this moment.
         await self._writer.run(operation)

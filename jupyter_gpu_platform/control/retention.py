@@ -31,13 +31,10 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-#: seconds between passes, and before the first: a service that starts has better things to do
-EVERY = 300.0
+#: seconds before the first pass, at most: a service that starts has better things to do
 FIRST = 60.0
-#: jobs that ended less than so many seconds ago stay
-SETTLED = 600.0
 #: this many jobs, changes, answers and pages of a file go in one step
-JOBS = 25
+JOBS = 100
 ROWS = 1000
 PAGES = 256
 #: after each step the store rests so many times as long as the step took
@@ -46,6 +43,10 @@ REST = 4.0
 SWEEP = 3600.0
 #: seconds that tokens and leases are kept after they ran out
 LEFTOVER = 86_400.0
+
+
+#: the settings that say how much is kept; the others say how that is seen to
+KEPT = ("days", "jobs", "output_bytes", "object_bytes", "change_hours", "changes", "key_hours")
 
 
 class Retention(Configurable):
@@ -92,6 +93,18 @@ class Retention(Configurable):
         help="Hours for which the answer to an Idempotency-Key is remembered (default: 24). After that the same key "
         "makes new jobs.",
     ).tag(config=True)
+    settled_minutes = Float(
+        10.0,
+        min=0,
+        help="Minutes for which a job that has ended stays, whatever the other limits say (default: 10): somebody may "
+        "still be reading it.",
+    ).tag(config=True)
+    pass_minutes = Float(
+        5.0,
+        min=0.01,
+        help="Minutes between two looks for what is to go (default: 5). Between them the store holds so much more than "
+        "the limits allow.",
+    ).tag(config=True)
 
 
 class Keeper:
@@ -127,7 +140,8 @@ class Keeper:
             self._task = None
 
     async def _run(self) -> None:
-        await asyncio.sleep(FIRST)
+        every = self._policy.pass_minutes * 60
+        await asyncio.sleep(min(FIRST, every))
         while True:
             try:
                 if self._leads():
@@ -138,7 +152,7 @@ class Keeper:
             except Exception:  # it must not end by a bug in one pass
                 self._services.metrics.mistakes.labels("retention").inc()
                 log.exception("a pass of retention failed")
-            await asyncio.sleep(EVERY)
+            await asyncio.sleep(every)
 
     async def run_once(self) -> None:
         """Remove all that is due now."""
@@ -163,7 +177,7 @@ class Keeper:
 
     @property
     def _settled(self) -> float:
-        return self._services.now() - SETTLED
+        return self._services.now() - self._policy.settled_minutes * 60
 
     async def _jobs_by_age(self) -> None:
         if not self._policy.days:

@@ -49,7 +49,7 @@ def put_back(settings: Settings, directory: str) -> int:
     _say(f"Restored the backup of {made} with {manifest.jobs} jobs.")
     if aside is not None:
         _say(f"What was there before is in {aside}: remove it when you need it no more.")
-    _say("Attempts that it knows nothing of go on; GET /api/v1/clusters/NAME/unknown-attempts lists them.")
+    _say("Attempts that it knows nothing of go on; `jupyter gpu unknown` lists them.")
     return 0
 
 

@@ -64,8 +64,7 @@ def held_bytes(tx: Transaction) -> int:
 def delete_jobs(tx: Transaction, jobs: Sequence[Ended]) -> list[str]:
     """Delete those that ended when they are said to have: who was tried again meanwhile stays."""
     unchanged = select(_job.id).where(or_(*(and_(_job.id == job.id, _job.ended == job.ended) for job in jobs)))
-    ids = list(tx.connection.execute(unchanged).scalars())
-    return [job_id for job_id in ids if tx.delete_job(job_id)]
+    return tx.delete_jobs(tx.connection.execute(unchanged).scalars().all())
 
 
 def end_of_old_changes(tx: Transaction, before: float, keep: int, limit: int) -> int:

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from itertools import groupby
 from typing import Any, NamedTuple, TypeVar, cast
 
@@ -22,6 +23,7 @@ from . import rows, tables
 from .batches import BatchThread, Limits, Waiting, answer_all
 from .database import Database, translated
 from .output_log import Chunk, Log, Stream, packed, unpacked
+from .recent import Recent
 from .segments import Block, Segments, decode_index, encode_index
 from .signals import OUTPUT_CHANNEL, SAFETY_LOOK
 
@@ -56,6 +58,7 @@ class OutputLane:
     ) -> None:
         self._database = database
         self._segments = Segments(segments_url)
+        self._recent = Recent()
         self._pool = ThreadPoolExecutor(threads, "output-reader")
         limits = Limits(batch_items=256, batch_weight=8 * 2**20, items=100_000, weight=queue_bytes)
         self._batches = BatchThread[_LogOperation | _Alone]("output-writer", self._handle, limits)
@@ -119,11 +122,16 @@ class OutputLane:
         """Remove all output of these jobs; their streams take nothing more."""
 
         def remove(connection: Connection) -> list[str]:
-            # In the order of their names, so that two replicas never deadlock.
-            return [name for job in sorted(jobs) for name in _delete(connection, job)]
+            _lock(connection, jobs)
+            segment = tables.output_segment
+            names = connection.execute(select(segment.c.name).where(segment.c.job.in_(jobs))).scalars().all()
+            for table in (tables.output_chunk, segment, tables.output_stream, tables.output_job):
+                connection.execute(delete(table).where(table.c.job.in_(jobs)))
+            return list(names)
 
         for name in await self.change(remove):
             await self._ask(lambda name=name: self._segments.delete(name))  # type: ignore[misc]  # mypy can't type a lambda's default
+        self._recent.forget(*jobs)
         for job in jobs:
             self._database.outputs.wake(job)
 
@@ -157,11 +165,18 @@ class OutputLane:
         found = await self.look(lambda connection: connection.execute(query).first())
         return (int(found[0]), int(found[1])) if found else (0, 0)
 
+    def following(self, job: str) -> AbstractContextManager[None]:
+        """Have what is committed here at hand for `next`, for as long as this lasts."""
+        return self._recent.kept(job)
+
     async def next(self, job: str, after: int) -> rows.OutputPage:
         """Return the records after a position, as soon as there is one."""
         with self._database.outputs.subscribed(job) as woken:
             while True:
                 woken.clear()
+                if chunks := self._recent.take(job, after):
+                    records = [record for chunk in chunks for record in _records(chunk, after)]
+                    return rows.OutputPage(records, records[-1][0])
                 page = await self.read(job, after)
                 if page.records:
                     return page
@@ -201,6 +216,7 @@ class OutputLane:
             answer_all(batch, error)
             return
         for job in grown:
+            self._recent.add(job, logs[job].chunks)
             self._database.outputs.wake(job)
         for waiting, outcome in zip(batch, outcomes, strict=True):
             if isinstance(outcome, int):
@@ -280,7 +296,7 @@ class _Budget:
 
 def _records(chunk: Chunk, after: int) -> Iterator[tuple[int, int, int, bytes]]:
     lines = chunk.lines.split(b"\n")
-    for position, line in enumerate(lines[: chunk.records], chunk.last - chunk.records + 1):
+    for position, line in enumerate(lines[: chunk.records], chunk.first):
         if position > after:
             yield position, chunk.attempt, chunk.replica, line + b"\n"
 
@@ -415,29 +431,21 @@ def _chunk_row(job: str, chunk: Chunk) -> dict[str, Any]:
     }
 
 
-def _locked(connection: Connection, job: str) -> bool:
-    query = select(tables.output_job.c.job).where(tables.output_job.c.job == job).with_for_update()
-    return connection.execute(query).first() is not None
+def _lock(connection: Connection, jobs: Collection[str]) -> int:
+    """Lock the logs of jobs, in the order of their names, so that two replicas never deadlock; return how many are."""
+    row = tables.output_job.c.job
+    query = select(row).where(row.in_(jobs)).order_by(row).with_for_update()
+    return len(connection.execute(query).all())
 
 
 def _replace_chunks(connection: Connection, job: str, name: str, last: int, count: int, index: bytes) -> bool:
     """Put a segment in the place of the very chunks it was made of; False where they are not all there any more."""
     row = tables.output_chunk.c
     mine = (row.job == job, row.last <= last)
-    if not _locked(connection, job):
+    if not _lock(connection, [job]):
         return False
     if connection.execute(select(func.count()).select_from(tables.output_chunk).where(*mine)).scalar() != count:
         return False
     connection.execute(insert(tables.output_segment), {"job": job, "last": last, "name": name, "index": index})
     connection.execute(delete(tables.output_chunk).where(*mine))
     return True
-
-
-def _delete(connection: Connection, job: str) -> list[str]:
-    """Delete a job's rows and return the names of its segments."""
-    _locked(connection, job)
-    segment = tables.output_segment
-    names = list(connection.execute(select(segment.c.name).where(segment.c.job == job)).scalars())
-    for table in (tables.output_chunk, segment, tables.output_stream, tables.output_job):
-        connection.execute(delete(table).where(table.c.job == job))
-    return names

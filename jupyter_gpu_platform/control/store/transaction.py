@@ -158,21 +158,22 @@ class Transaction:
         self._jobs[job.id] = job
         self._changed_job(job, payload)
 
-    def delete_job(self, job_id: str) -> bool:
-        """Remove a job, its events, its hold on objects, and its forgotten attempts; the others go when forgotten."""
-        job = self.job(job_id)
-        if job is None:
-            return False
-        self.connection.execute(delete(tables.job).where(tables.job.c.id == job_id))
-        self._jobs[job_id] = None
-        self.connection.execute(delete(tables.job_label).where(tables.job_label.c.job == job_id))
-        self.connection.execute(delete(tables.event).where(tables.event.c.job == job_id))
-        self._let_go_of_objects(job_id)
+    def delete_jobs(self, job_ids: Collection[str]) -> list[str]:
+        """Remove jobs with their events, hold on objects, and forgotten attempts; return the ids of those that were."""
+        gone = self.jobs(job_ids)
+        if not gone:
+            return []
         attempt = tables.attempt.c
-        self.connection.execute(delete(tables.attempt).where(attempt.job == job_id, attempt.forgotten.is_(True)))
-        self._attempts = {key: kept for key, kept in self._attempts.items() if key[0] != job_id}
-        self._change("job.deleted", job_id, _stored({"id": job_id}), _scope(job), job.cluster or "")
-        return True
+        self.connection.execute(delete(tables.job).where(tables.job.c.id.in_(gone)))
+        for table in (tables.job_label, tables.event):
+            self.connection.execute(delete(table).where(table.c.job.in_(gone)))
+        self._let_go_of_objects(gone)
+        self.connection.execute(delete(tables.attempt).where(attempt.job.in_(gone), attempt.forgotten.is_(True)))
+        self._attempts = {key: kept for key, kept in self._attempts.items() if key[0] not in gone}
+        for job_id, job in gone.items():
+            self._jobs[job_id] = None
+            self._change("job.deleted", job_id, _stored({"id": job_id}), _scope(job), job.cluster or "")
+        return list(gone)
 
     def event(self, job: str, code: str, message: str, attempt: int | None = None) -> None:
         """Note something in a job's life for people to read."""
@@ -319,10 +320,11 @@ class Transaction:
         found = self._first(query)
         return rows.StoredObject(**found) if found else None
 
-    def _let_go_of_objects(self, job_id: str) -> None:
-        held = select(tables.job_object.c.job).where(tables.job_object.c.job == job_id, _same_object()).exists()
+    def _let_go_of_objects(self, job_ids: Collection[str]) -> None:
+        theirs = tables.job_object.c.job.in_(job_ids)
+        held = select(tables.job_object.c.job).where(theirs, _same_object()).exists()
         self.connection.execute(update(tables.stored_object).where(held).values(used=self._clock()))
-        self.connection.execute(delete(tables.job_object).where(tables.job_object.c.job == job_id))
+        self.connection.execute(delete(tables.job_object).where(theirs))
 
     # --- idempotency -------------------------------------------------------------------------------------------
 

@@ -14,7 +14,7 @@ from msgspec.structs import replace
 
 from jupyter_gpu_platform import errors
 from jupyter_gpu_platform.client import AsyncClient, Client
-from jupyter_gpu_platform.control.retention import JOBS, SETTLED, Retention
+from jupyter_gpu_platform.control.retention import JOBS, Retention
 from jupyter_gpu_platform.control.store import aging, tables
 from jupyter_gpu_platform.control.store.transaction import Transaction
 from jupyter_gpu_platform.model import lifecycle
@@ -143,7 +143,7 @@ def test_without_limits_everything_stays(start: Callable[..., Service]) -> None:
 def test_beyond_a_number_those_go_that_ended_first_but_none_of_a_moment_ago(start: Callable[..., Service]) -> None:
     service = start(jobs=2)
     last = [ended(service, days_ago=days) for days in (5, 4, 3)]
-    moment = ended(service, days_ago=SETTLED / 2 / DAY)
+    moment = ended(service, days_ago=300 / DAY)
     running = service.job()
     keep(service)
     assert kept(service) == {last[2], moment, running}
@@ -190,7 +190,7 @@ def test_output_whose_job_is_gone_goes(start: Callable[..., Service]) -> None:
     service = start()
     stays, lost = ended(service, "a\n"), ended(service, "b\n")
     # As if the service had been killed between the two.
-    service.write(lambda tx: tx.delete_job(lost))
+    service.write(lambda tx: tx.delete_jobs([lost]))
     assert rows(service, lost)["output_job"] == 1
     keep(service)
     assert "output_job" not in rows(service, lost)

@@ -102,8 +102,8 @@ async def test_a_deleted_jobs_attempts_stay_until_they_are_forgotten(
     await writer.run(lambda t: t.put_attempt(held))
     await writer.run(lambda t: t.event(job.id, "placed", "given to east", 2))
     position = await reader.position()
-    assert await writer.run(lambda t: t.delete_job(job.id)) is True
-    assert await writer.run(lambda t: t.delete_job(job.id)) is False
+    assert await writer.run(lambda t: t.delete_jobs([job.id, "j-none"])) == [job.id]
+    assert await writer.run(lambda t: t.delete_jobs([job.id])) == []
     assert await reader.run(lambda t: t.attempts_of("east")) == [held]
     assert await reader.events(job.id) == []
     await writer.run(lambda t: t.put_attempt(replace(held, forgotten=True)))
