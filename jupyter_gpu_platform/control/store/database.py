@@ -236,7 +236,7 @@ class Database:
 
     def _migrate(self) -> None:
         for part, engine in (("control", self._control), ("output", self._output)):
-            with engine.connect() as connection, connection.begin():
+            with schema.migrating, engine.connect() as connection, connection.begin():
                 if not self.is_sqlite:
                     connection.execute(text(f"SELECT pg_advisory_xact_lock({_MIGRATION_LOCK})"))
                 schema.bring_up_to_date(connection, part)

@@ -16,8 +16,8 @@ from . import tables
 
 MIGRATIONS = Path(__file__).with_name("migrations")
 _PARTS = {"control": tables.control, "output": tables.output}
-#: Alembic keeps the running migration in a global.
-_migrating = threading.Lock()
+#: One at a time: Alembic keeps the running migration in a global, and SQLite's log can be begun by one alone.
+migrating = threading.Lock()
 
 
 def revisions() -> list[str]:
@@ -66,8 +66,7 @@ def migrate(connection: Connection, part: str, revision: str) -> None:
     # A percent sign would be read as the start of a reference to another option.
     config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
     config.set_main_option("path_separator", "os")
-    with _migrating:
-        command.upgrade(config, revision)
+    command.upgrade(config, revision)
 
 
 def _version(part: str) -> Table:
