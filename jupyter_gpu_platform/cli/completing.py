@@ -138,6 +138,8 @@ def _values(action: argparse.Action, before: Sequence[str]) -> list[Candidate]:
             return [one for one in _asked(lambda client: _jobs(client, phases)) if one.text not in before]
         case "cluster" | "clusters":
             return [one for one in _asked(_clusters) if one.text not in before]
+        case "end":
+            return _asked(_unknown)
         case "gpu_model":
             return _asked(_models)
         case "workdir":
@@ -160,6 +162,11 @@ def _jobs(client: Client, phases: Sequence[Phase]) -> list[Candidate]:
 
 def _clusters(client: Client) -> list[Candidate]:
     return [Candidate(cluster["name"], str(cluster.get("state", ""))) for cluster in client.clusters()]
+
+
+def _unknown(client: Client) -> list[Candidate]:
+    found = [entry for cluster in client.clusters() for entry in client.unknown_attempts(cluster["name"])]
+    return [Candidate(f"{entry['job']}.{entry['attempt']}", entry["cluster"]) for entry in found]
 
 
 def _models(client: Client) -> list[Candidate]:

@@ -1,9 +1,9 @@
-"""Doing the same to several jobs: one that can't be done is told, and the others are done."""
+"""Doing the same to several jobs: one that can't be done is told, and the others are done. Asking before it."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from .. import errors
@@ -31,6 +31,19 @@ def do(
         if not as_json:
             print(f"{job.id}  {printable(said)}")
     return done, code
+
+
+def agreed(lines: Iterable[str], question: str) -> bool:
+    """Show what it is about and ask.
+
+    :raises InvalidRequest: there is nobody to ask.
+    """
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        raise errors.InvalidRequest("there is nobody here to ask whether that is meant", hint="Give --yes.")
+    for line in lines:
+        print(printable(line).rstrip(), file=sys.stderr)
+    print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)
+    return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 
 def complain(error: errors.GpuPlatformError, *, as_json: bool = False) -> None:

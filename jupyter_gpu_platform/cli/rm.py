@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING
 
 from .. import errors
-from ..client.describing import printable
 from ..client.naming import job_named
 from ..model.jobs import Job
 from . import each, tables
@@ -39,27 +37,14 @@ def main(argv: list[str]) -> int:
         names = args.jobs
         if not args.yes:
             found = [job_named(client, name) for name in names]
-            if not _asked(found):
+            what = "it and its output" if len(found) == 1 else f"these {len(found)} and their output"
+            if not each.agreed([f"{job.id}  {job.phase}  {job.spec.name}" for job in found], f"Delete {what}?"):
                 return 1
             names = [job.id for job in found]
         done, code = each.do(client, names, _delete, as_json=args.json)
     if args.json:
         tables.write_json({"items": done})
     return code
-
-
-def _asked(jobs: list[Job]) -> bool:
-    """Ask whether *jobs* are to be deleted.
-
-    :raises InvalidRequest: there is nobody to ask.
-    """
-    if not (sys.stdin.isatty() and sys.stderr.isatty()):
-        raise errors.InvalidRequest("there is nobody here to ask whether they are to be deleted", hint="Give --yes.")
-    for job in jobs:
-        print(printable(f"{job.id}  {job.phase}  {job.spec.name}").rstrip(), file=sys.stderr)
-    question = "Delete it and its output?" if len(jobs) == 1 else f"Delete these {len(jobs)} and their output?"
-    print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)
-    return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 
 def _delete(client: Client, job: Job) -> tuple[Job, str]:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+import subprocess
+import sys
 
+from jupyter_gpu_platform.cli import completing
 from jupyter_gpu_platform.client import Client, connect, local
 from jupyter_gpu_platform.model.jobs import Command, JobSpec
 from jupyter_gpu_platform.model.resources import Resources
@@ -80,6 +84,25 @@ def test_a_job_that_was_queued_in_the_copy_is_not_started_beside_its_lost_attemp
         eventually(lambda: restored.unknown_attempts("local"), "the lost attempt to be listed")
         eventually(lambda: _code(restored, second.id) == "unknown_attempt", "the job to be held back, and to say so")
         assert (second_root / "runs").read_text() == "ran\n"
+
+        named = f"{second.id}.1"
+        assert gpu("unknown").splitlines()[1].split()[:2] == ["local", named]
+        assert json.loads(gpu("unknown", "local", "--json"))["items"][0]["job"] == second.id
+        assert [one.text for one in completing.candidates(["unknown", "--end", ""])] == [named]
+        assert "Give --yes" in gpu("unknown", "--end", named, code=1)
+        assert "Did you mean" in gpu("unknown", "--yes", "--end", f"{second.id}.2", code=1)
+        assert gpu("unknown", "--yes", "--end", named) == f"{named}  is being ended\n"
+        eventually(lambda: (second_root / "runs").read_text() == "ran\nran\n", "the job to be placed again")
+        assert gpu("unknown") == "None.\n"
+        restored.cancel(second.id)
+
+
+def gpu(*line: str, code: int = 0) -> str:
+    """Run a command; return what it says."""
+    command = [sys.executable, "-m", "jupyter_gpu_platform.cli.main", *line]
+    ended = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    assert ended.returncode == code, ended.stderr
+    return ended.stderr if code else ended.stdout
 
 
 def _code(client: Client, job_id: str) -> str:
