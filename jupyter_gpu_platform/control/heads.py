@@ -180,7 +180,7 @@ class Head:
         self._wake()
 
     async def _watch(self, watch: JobWatch) -> None:
-        with watch.follow(self._job) as changed:
+        with watch.follow(self._job) as changed, self._lane.following(self._job):
             while True:
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(changed.wait(), KEEP_ALIVE)

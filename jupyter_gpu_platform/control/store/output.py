@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from itertools import groupby
 from typing import Any, NamedTuple, TypeVar, cast
 
@@ -22,6 +23,7 @@ from . import rows, tables
 from .batches import BatchThread, Limits, Waiting, answer_all
 from .database import Database, translated
 from .output_log import Chunk, Log, Stream, packed, unpacked
+from .recent import Recent
 from .segments import Block, Segments, decode_index, encode_index
 from .signals import OUTPUT_CHANNEL, SAFETY_LOOK
 
@@ -56,6 +58,7 @@ class OutputLane:
     ) -> None:
         self._database = database
         self._segments = Segments(segments_url)
+        self._recent = Recent()
         self._pool = ThreadPoolExecutor(threads, "output-reader")
         limits = Limits(batch_items=256, batch_weight=8 * 2**20, items=100_000, weight=queue_bytes)
         self._batches = BatchThread[_LogOperation | _Alone]("output-writer", self._handle, limits)
@@ -128,6 +131,7 @@ class OutputLane:
 
         for name in await self.change(remove):
             await self._ask(lambda name=name: self._segments.delete(name))  # type: ignore[misc]  # mypy can't type a lambda's default
+        self._recent.forget(*jobs)
         for job in jobs:
             self._database.outputs.wake(job)
 
@@ -161,11 +165,18 @@ class OutputLane:
         found = await self.look(lambda connection: connection.execute(query).first())
         return (int(found[0]), int(found[1])) if found else (0, 0)
 
+    def following(self, job: str) -> AbstractContextManager[None]:
+        """Have what is committed here at hand for `next`, for as long as this lasts."""
+        return self._recent.kept(job)
+
     async def next(self, job: str, after: int) -> rows.OutputPage:
         """Return the records after a position, as soon as there is one."""
         with self._database.outputs.subscribed(job) as woken:
             while True:
                 woken.clear()
+                if chunks := self._recent.take(job, after):
+                    records = [record for chunk in chunks for record in _records(chunk, after)]
+                    return rows.OutputPage(records, records[-1][0])
                 page = await self.read(job, after)
                 if page.records:
                     return page
@@ -205,6 +216,7 @@ class OutputLane:
             answer_all(batch, error)
             return
         for job in grown:
+            self._recent.add(job, logs[job].chunks)
             self._database.outputs.wake(job)
         for waiting, outcome in zip(batch, outcomes, strict=True):
             if isinstance(outcome, int):
@@ -284,7 +296,7 @@ class _Budget:
 
 def _records(chunk: Chunk, after: int) -> Iterator[tuple[int, int, int, bytes]]:
     lines = chunk.lines.split(b"\n")
-    for position, line in enumerate(lines[: chunk.records], chunk.last - chunk.records + 1):
+    for position, line in enumerate(lines[: chunk.records], chunk.first):
         if position > after:
             yield position, chunk.attempt, chunk.replica, line + b"\n"
 

@@ -38,6 +38,10 @@ class Chunk(NamedTuple):
     lines: bytes
 
     @property
+    def first(self) -> int:
+        return self.last - self.records + 1
+
+    @property
     def size(self) -> int:
         return len(self.lines)
 

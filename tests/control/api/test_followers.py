@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -84,6 +85,9 @@ class _Log(OutputLane):
         self.lines: list[bytes] = []
         self.reads = 0
         self.grown = asyncio.Event()
+
+    def following(self, job: str) -> contextlib.AbstractContextManager[None]:
+        return contextlib.nullcontext()
 
     def grow(self, count: int, size: int) -> None:
         self.lines += [msgspec.json.encode(text(size)) + b"\n"] * count
