@@ -28,8 +28,8 @@ from ..runtime import RuntimeFile
 
 #: seconds for a start, the first migration of a slow disk included
 START_PATIENCE = 60.0
-#: seconds for a service to stop by itself
-STOP_PATIENCE = 15.0
+#: seconds for a service to stop by itself: more than it gives itself (`shutdown_seconds` and `close_seconds`)
+STOP_PATIENCE = 30.0
 #: seconds for a process that has said good-bye without an answer to be gone
 PARTING = 2.0
 #: seconds between two looks at a process or a lock of another program, which nothing can announce to us
