@@ -26,13 +26,13 @@ class Refused(Exception):
         self.code = code
 
 
-def digest_of(path: str) -> str:
-    """Give the SHA-256 of a file in hexadecimal."""
+def hashed(path: str) -> Any:
+    """Give the SHA-256 of a file, to go on with."""
     sha = hashlib.sha256()
     with open(path, "rb") as file:
         for data in iter(lambda: file.read(CHUNK), b""):
             sha.update(data)
-    return sha.hexdigest()
+    return sha
 
 
 def _size(path: str) -> int:
@@ -76,8 +76,8 @@ class Transfers:
             had = _size(part)
             connection = self._link.connection()
             try:
-                self._receive(connection, digest, part)
-                if _size(part) == size and digest_of(part) == digest:
+                found = self._receive(connection, digest, part)
+                if _size(part) == size and found == digest:
                     os.replace(part, self.path(digest))
                     self._link.tell("object", digest)
                     return
@@ -97,8 +97,8 @@ class Transfers:
                 backoff.reset()
             backoff.pause()
 
-    def _receive(self, connection: Connection, digest: str, part: str) -> None:
-        """Go on where an earlier try ended, if the agent can."""
+    def _receive(self, connection: Connection, digest: str, part: str) -> str:
+        """Go on where an earlier try ended, if the agent can; return the SHA-256 of all that is there then."""
         headers = dict(self._link.headers)
         if _size(part):
             headers["Range"] = "bytes=%d-" % _size(part)
@@ -109,11 +109,14 @@ class Transfers:
             raise Refused("object_missing", said or "the values of the job are gone; submit it again")
         if response.status not in (200, 206):
             raise Again
-        with open(part, "ab" if response.status == 206 else "wb") as file:
+        goes_on = response.status == 206
+        sha = hashed(part) if goes_on else hashlib.sha256()
+        with open(part, "ab" if goes_on else "wb") as file:
             while True:
                 data = response.read(CHUNK)
                 if not data:
-                    return
+                    return str(sha.hexdigest())
+                sha.update(data)
                 try:
                     file.write(data)
                     file.flush()
@@ -127,7 +130,7 @@ class Transfers:
         self._link.thread(self._upload, path)
 
     def _upload(self, path: str) -> None:
-        digest, size = digest_of(path), os.path.getsize(path)
+        digest, size = hashed(path).hexdigest(), os.path.getsize(path)
         backoff = Backoff(self._link.closed)
         while not self._link.closed.is_set() and not self._given_up.is_set():
             connection = self._link.connection()
