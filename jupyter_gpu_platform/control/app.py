@@ -241,6 +241,7 @@ class ControlApp(Application):
         stop = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        gc.collect()  # before anybody waits: what is left stays
         server = await Server.open(self.settings(state_dir))
         _be_prompt()
         server.activity.stop = stop.set
@@ -327,7 +328,6 @@ def _be_prompt() -> None:
     would looking through a thousand connections each time that a few more came. And a thread that decodes rows gives
     way to the one that serves calls ten times as soon as Python would have it.
     """
-    gc.collect()
     gc.freeze()
     gc.set_threshold(10_000, 10, 20)
     sys.setswitchinterval(0.0005)

@@ -9,7 +9,7 @@ import ipaddress
 import logging
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from tornado.web import Application
@@ -136,8 +136,8 @@ class Server:
             self.activity,
             metrics_public=settings.metrics_public,
         )
-        listening = _bind(settings.ip, settings.port)
-        port = listening.getsockname()[1]
+        bound = _bind(settings.ip, settings.port)
+        port = bound.getsockname()[1]
         self.url = f"http://{_host(settings.ip)}:{port}"
         self.services.replica_url = settings.replica_url or self.url
         application = Application(
@@ -152,7 +152,8 @@ class Server:
         self.planner.start()
         self.sealer.start()
         self.keeper.start()
-        self._http.add_socket(listening)
+        _listen(bound)
+        self._http.add_socket(bound)
         log.info("listening at %s", self.url)
 
     async def drain(self) -> bool:
@@ -195,10 +196,30 @@ class Server:
 
 
 def _bind(ip: str, port: int) -> socket.socket:
+    """Take an address, so that it can be told; until `_listen` who dials is refused, and not left waiting."""
+    with _refusals_told(ip, port):
+        bound = socket.socket(socket.AF_INET6 if ":" in ip else socket.AF_INET)
+        try:
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if bound.family == socket.AF_INET6:
+                bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            bound.bind((ip, port))
+        except OSError:
+            bound.close()
+            raise
+    bound.setblocking(False)
+    return bound
+
+
+def _listen(bound: socket.socket) -> None:
+    with _refusals_told(*bound.getsockname()[:2]):
+        bound.listen(1024)
+
+
+@contextlib.contextmanager
+def _refusals_told(ip: str, port: int) -> Iterator[None]:
     try:
-        listening = socket.create_server(
-            (ip, port), family=socket.AF_INET6 if ":" in ip else socket.AF_INET, backlog=1024
-        )
+        yield
     except OSError as error:
         fix = {
             errno.EADDRINUSE: "Stop what listens there, or choose another with --port (0: any free one).",
@@ -209,8 +230,6 @@ def _bind(ip: str, port: int) -> socket.socket:
             f"can't listen on {ip or '*'} port {port}: {error.strerror}",
             hint=fix.get(error.errno or 0, "Choose another address with --ip and --port."),
         ) from error
-    listening.setblocking(False)
-    return listening
 
 
 def _host(ip: str) -> str:
