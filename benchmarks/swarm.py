@@ -10,6 +10,7 @@ import asyncio
 import gc
 import json
 import logging
+import resource
 import sys
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,8 @@ def main() -> None:
     parser.add_argument("--option", action="append", default=[], help="name=value of the simulated executor")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.ERROR)
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # two sockets for each agent
     found = [json.loads(line) for line in sys.stdin]
     # The heaps of a thousand agents are one here: collected as often as one agent's, they would stop all for seconds.
     gc.set_threshold(100_000, 50, 100)

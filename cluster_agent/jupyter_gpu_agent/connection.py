@@ -32,8 +32,10 @@ logger = logging.getLogger(__name__)
 FIRST_PAUSE = 0.25
 #: A service that is back has all its agents within this, spread out: with a thousand, 6 ms for each.
 LONGEST_PAUSE = 6.0
-#: seconds for a socket to be opened
+#: seconds for a connection, which the service's kernel makes; and for the service's answer on it. One to which a
+#: thousand agents come back at once answers late: to dial again then would only give it more to do.
 CONNECT_PATIENCE = 10.0
+ANSWER_PATIENCE = 20.0
 #: seconds for a socket to be closed; Tornado gives a silent peer up after five
 CLOSE_PATIENCE = 6.0
 #: seconds between looks at the clock, finer than the heartbeat
@@ -229,7 +231,7 @@ class Connection:
     async def _dial(self, endpoint: Endpoint, lane: str) -> _Socket:
         url = f"ws{endpoint.url.removeprefix('http')}/api/v1/agents/{endpoint.agent_id}/{lane}"
         headers = {"Authorization": f"Bearer {endpoint.credential}"}
-        request = HTTPRequest(url, headers=headers, connect_timeout=CONNECT_PATIENCE, request_timeout=CONNECT_PATIENCE)
+        request = HTTPRequest(url, headers=headers, connect_timeout=CONNECT_PATIENCE, request_timeout=ANSWER_PATIENCE)
         dialling = asyncio.ensure_future(websocket_connect(request, max_message_size=MAX_MESSAGE))
         try:
             return _Socket(await asyncio.shield(dialling))
