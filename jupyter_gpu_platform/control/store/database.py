@@ -33,6 +33,16 @@ _SHARED = {0x6969: "NFS", 0x517B: "SMB", 0xFF534D42: "CIFS", 0xFE534D42: "SMB", 
 TURN_LOCK = 0x6A677031
 _MIGRATION_LOCK = 0x6A677032
 
+#: Of a PostgreSQL that is gone without a word (its machine, or the way to it), the system would tell us after two hours
+#: where we wait for an answer, and after a quarter of one where we send. What the URL says itself goes before these.
+_PATIENCE = {
+    "connect_timeout": "10",
+    "keepalives_idle": "10",
+    "keepalives_interval": "5",
+    "keepalives_count": "3",
+    "tcp_user_timeout": "30000",
+}
+
 #: A write-ahead log that has grown beyond this (a long read held it) is cut to it once it could be written back, bytes.
 _KEPT_WAL = 16 * 2**20
 
@@ -263,7 +273,7 @@ def _checked(url: str) -> URL:
         refuse_shared_filesystem(filesystem_type(directory), directory)
         return parsed
     if backend == "postgresql":
-        return parsed.set(drivername="postgresql+psycopg")
+        return parsed.set(drivername="postgresql+psycopg", query={**_PATIENCE, **parsed.query})
     raise errors.InvalidRequest(
         f"the store can't live in {backend}", hint="Use sqlite:////path/control.db or postgresql://user@host/name."
     )

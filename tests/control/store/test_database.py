@@ -209,3 +209,18 @@ def test_a_new_store_loads_neither_alembic_nor_the_other_database(tmp_path: Path
         "assert not {'psycopg', 'alembic', 'sqlalchemy.dialects.postgresql'} & {*sys.modules}\n"
     )
     subprocess.run([sys.executable, "-c", program], check=True, env=os.environ)
+
+
+def test_a_postgresql_that_vanished_is_noticed_in_time(database_url: str) -> None:
+    if not database_url.startswith("postgresql"):
+        pytest.skip("SQLite is a file")
+    url = make_url(database_url).update_query_dict({"connect_timeout": "7"})
+    opened = Database.open(url.render_as_string(hide_password=False))
+    try:
+        with opened.read() as connection:
+            driver: Any = connection.connection.driver_connection
+            said = driver.info.get_parameters()
+    finally:
+        opened.close()
+    assert (said["tcp_user_timeout"], said["keepalives_idle"]) == ("30000", "10")
+    assert said["connect_timeout"] == "7"  # the admin's own word
