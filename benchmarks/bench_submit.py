@@ -1,31 +1,26 @@
 """Submissions a second with 64 clients, each committed before its answer: one by one and in batches of 1,000.
 
 Each request has a token and an Idempotency-Key of its own. Beside them, in the same run, a bare Tornado handler that
-decodes and encodes the same struct and stores nothing; and jupyter-scheduler, where ``--peer`` names an environment
-that has it (``python -m venv DIR && DIR/bin/pip install jupyter-scheduler jupyter-server``).
+decodes and encodes the same struct and stores nothing; and the systems of ``peers`` that are here (each module says
+how to make its environment), each by its own way in.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
-import json
 import os
-import signal
-import socket
 import subprocess
 import sys
-import tempfile
 import textwrap
-import time
-import urllib.error
-import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import msgspec
-from load import Load, load, requests
+from load import load, requests
 from measuring import Figure, database, percentile, private_platform, report
+from peers import dstack, jupyter_scheduler, slurm
 
 from jupyter_gpu_platform.model.jobs import Command, JobSpec, Target
 
@@ -56,7 +51,6 @@ BARE = textwrap.dedent("""
 
     asyncio.run(main())
 """)
-NOTEBOOK = {"cells": [], "metadata": {"kernelspec": {"name": "python3"}}, "nbformat": 4, "nbformat_minor": 5}
 
 
 @contextlib.contextmanager
@@ -70,51 +64,22 @@ def bare_handler() -> Iterator[str]:
         process.communicate()
 
 
-@contextlib.contextmanager
-def scheduler(environment: Path) -> Iterator[str]:
-    """Start a Jupyter server with jupyter-scheduler; its jobs wait, so that only the submission is measured."""
-    with tempfile.TemporaryDirectory(prefix="jgp-bench-peer-") as folder, socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-        probe.close()
-        Path(folder, "n.ipynb").write_text(json.dumps(NOTEBOOK))
-        options = ["--no-browser", "--allow-root", f"--port={port}", f"--ServerApp.root_dir={folder}"]
-        options += ["--IdentityProvider.token=t", "--ServerApp.disable_check_xsrf=True"]
-        options.append(f"--SchedulerApp.db_url=sqlite:///{folder}/jobs.db")
-        with Path(folder, "log").open("w") as log:
-            process = subprocess.Popen(
-                [environment / "bin" / "jupyter", "server", *options],
-                env=os.environ | {"JUPYTER_DATA_DIR": folder, "JUPYTER_RUNTIME_DIR": folder},
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
-            try:
-                _await_answer(f"http://127.0.0.1:{port}/api?token=t")
-                yield f"http://127.0.0.1:{port}"
-            finally:
-                # It starts a process for each job that it took: all of them go with it.
-                os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
+Peer = tuple[str, Callable[[], contextlib.AbstractContextManager[Callable[[float], float]]]]
 
 
-def _await_answer(url: str) -> None:
-    until = time.monotonic() + 60
-    while True:
-        try:
-            urllib.request.urlopen(url, timeout=2).close()
-            return
-        except (urllib.error.URLError, OSError):
-            if time.monotonic() > until:
-                raise
-            time.sleep(0.2)
-
-
-def _peer_load(url: str, seconds: float) -> Load:
-    body = {"name": "n", "input_uri": "n.ipynb", "runtime_environment_name": "python3", "output_formats": ["ipynb"]}
-    # It starts a process for each job it accepts; few are sent, so that this bounds its figure as little as can be.
-    return load(url, requests(url, "/scheduler/jobs?token=t", "t", json.dumps(body).encode(), idempotent=False),
-                connections=4, seconds=min(seconds, 3.0))  # fmt: skip
+def peers(scheduler: Path | None, dstack_at: Path | None) -> list[Peer]:
+    """Say which systems are here, each with what starts it; a line for each that isn't."""
+    found: list[Peer] = []
+    for module, environment, option in ((jupyter_scheduler, scheduler, "--peer"), (dstack, dstack_at, "--dstack")):
+        if environment is None:
+            print(f"left out: {module.__name__}; {option} names an environment that has it")
+        else:
+            found.append((module.name(environment), partial(module.submissions, environment)))
+    if why := slurm.missing():
+        print(f"left out: {slurm.__name__}; {why}")
+    else:
+        found.append((slurm.name(), slurm.submissions))
+    return found
 
 
 def main() -> None:
@@ -123,6 +88,7 @@ def main() -> None:
     parser.add_argument("--database", choices=("sqlite", "postgresql", "both"), default="both")
     parser.add_argument("--batch-clients", type=int, default=4, help="clients that send batches at once (default: 4)")
     parser.add_argument("--peer", type=Path, help="environment with jupyter-scheduler")
+    parser.add_argument("--dstack", type=Path, help="environment with dstack's server")
     options = parser.parse_args()
     seconds, runs = (2.0, 3) if options.quick else (10.0, 5)
     kinds = ("sqlite", "postgresql") if options.database == "both" else (options.database,)
@@ -156,10 +122,10 @@ def main() -> None:
                         bare, requests(bare, "/", "", one, idempotent=False), connections=CLIENTS, seconds=seconds
                     )
                     note("bare Tornado handler, nothing stored", "1/s", plain.rate)
-    if options.peer:
-        with scheduler(options.peer) as url:
+    for name, start in peers(options.peer, options.dstack):
+        with start() as rate:
             for _ in range(runs):
-                note("jupyter-scheduler, job definitions' own store", "1/s", _peer_load(url, seconds).rate)
+                note(name, "1/s", rate(seconds))
     report(
         f"submissions: {CLIENTS} clients, tokens and idempotency keys",
         [Figure(name=name, unit=unit, runs=values) for name, (unit, values) in figures.items()],
