@@ -92,29 +92,40 @@ def warm(runs: int) -> tuple[list[Timing], float]:
         return timings, held
 
 
+def cold_figures(rounds: list[tuple[Timing, Timing, tuple[float, float]]]) -> list[Figure]:
+    over = [far.idle - hand[1] for far, _, hand in rounds]
+    return [
+        Figure(name="cold: first output", unit="s", runs=[far.first for far, _, _ in rounds]),
+        Figure(name="cold: idle", unit="s", runs=[far.idle for far, _, _ in rounds]),
+        Figure(name="cold: idle, over by hand", unit="s", runs=over),
+        Figure(name="shell by hand: first output", unit="s", runs=[hand[0] for _, _, hand in rounds]),
+        Figure(name="shell by hand: end", unit="s", runs=[hand[1] for _, _, hand in rounds]),
+        Figure(name="here: first output", unit="s", runs=[here.first for _, here, _ in rounds]),
+        Figure(name="here: idle", unit="s", runs=[here.idle for _, here, _ in rounds]),
+    ]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="10 runs in place of 100")
-    runs = 10 if parser.parse_args().quick else 100
-    rounds = cold(runs)
-    timings, held = warm(runs)
-    over = [far.idle - hand[1] for far, _, hand in rounds]
-    idle = [timing.idle for timing in timings]
-    report(
-        "trivial cell: %%gpu_run on the local platform beside the same cell here and its shell by hand",
-        [
-            Figure(name="cold: first output", unit="s", runs=[far.first for far, _, _ in rounds]),
-            Figure(name="cold: idle", unit="s", runs=[far.idle for far, _, _ in rounds]),
-            Figure(name="cold: idle, over by hand", unit="s", runs=over),
+    parser.add_argument("--only", choices=("cold", "standby"))
+    options = parser.parse_args()
+    runs = 10 if options.quick else 100
+    figures = []
+    if options.only != "standby":
+        figures += cold_figures(cold(runs))
+    if options.only != "cold":
+        timings, held = warm(runs)
+        idle = [timing.idle for timing in timings]
+        figures += [
             Figure(name="standby: first output", unit="s", runs=[timing.first for timing in timings]),
             Figure(name="standby: idle", unit="s", runs=idle),
             Figure(name="standby: idle, p99", unit="s", runs=[percentile(idle, 0.99)]),
             Figure(name="standby: memory of its own (USS)", unit="MiB", runs=[held / 2**20]),
-            Figure(name="shell by hand: first output", unit="s", runs=[hand[0] for _, _, hand in rounds]),
-            Figure(name="shell by hand: end", unit="s", runs=[hand[1] for _, _, hand in rounds]),
-            Figure(name="here: first output", unit="s", runs=[here.first for _, here, _ in rounds]),
-            Figure(name="here: idle", unit="s", runs=[here.idle for _, here, _ in rounds]),
-        ],
+        ]
+    report(
+        "trivial cell: %%gpu_run on the local platform beside the same cell here and its shell by hand",
+        figures,
         note=f"SQLite, synchronous=FULL; idle comes after all output is committed; load {os.getloadavg()[0]:.1f}",
     )
 
