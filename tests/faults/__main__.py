@@ -69,7 +69,7 @@ def run(options: Options, seeds: range) -> list[Outcome]:
         print(
             f"seed {seed} on {options.database}: {verdict}; {len(outcome.told.ids)} jobs, {outcome.records} records, "
             f"{outcome.changes} changes, {sum(outcome.hits.count.values())} hits, {outcome.seconds:.0f} s; "
-            f"repeated by hand: {outcome.told.refused or 'nothing'}",
+            f"repeated by hand: {dict(outcome.told.refused) or 'nothing'}",
             flush=True,
         )
         for wrong in outcome.wrong[:20]:
