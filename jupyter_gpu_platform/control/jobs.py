@@ -136,7 +136,8 @@ class Jobs:
                 tx.remember(principal.user, idempotency_key, asked, msgspec.json.encode(jobs))
             return jobs
 
-        return await self._writer.run(operation)
+        key = None if idempotency_key is None else (principal.user, idempotency_key)
+        return await self._writer.run(operation, key=key)
 
     def _new(self, spec: JobSpec, principal: Principal, now: float) -> Job:
         project, organisation = spec.project, spec.organisation

@@ -258,7 +258,7 @@ class Keeper:
         if not self._policy.key_hours:
             return
         before = self._services.now() - self._policy.key_hours * 3600
-        while gone := await self._write(lambda tx: tx.trim_remembered(before, ROWS)):
+        while gone := await self._write(lambda tx: aging.trim_remembered(tx, before, ROWS)):
             self._count("answers", gone)
 
     async def _changes(self) -> None:
@@ -267,7 +267,7 @@ class Keeper:
 
         def trim(tx: Transaction) -> int:
             end = aging.end_of_old_changes(tx, before, keep or 2**62, ROWS)
-            return tx.trim_changes(end + 1)
+            return aging.trim_changes(tx, end + 1)
 
         while gone := await self._write(trim):
             self._count("changes", gone)

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _WATCHED = ChangeFilter(kinds=("job", "job.deleted", "agent", "token.deleted"))
+#: rows of the log read at a time
+PAGE = 1000
 #: in an agent's row
 _REVOKED = b'"revoked":true'
 
@@ -93,7 +95,7 @@ class JobWatch:
             try:
                 with counted(loop):
                     page = await self._read()
-                if not page.items:
+                if len(page.items) < PAGE:
                     await self._feed.wait(page.next, 30.0)
             except errors.Gone:
                 self.position = None
@@ -111,7 +113,7 @@ class JobWatch:
             # What happened until here was not seen by this task.
             self._wake_all()
             self._revoked()
-        page = await self._reader.changes(self.position, 1000, _WATCHED)
+        page = await self._reader.changes(self.position, PAGE, _WATCHED)
         for row in page.items:
             if row.kind in ("job", "job.deleted"):
                 self._wake(row.object_id)

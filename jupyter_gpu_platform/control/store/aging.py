@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from sqlalchemy import Connection, and_, delete, func, or_, select, text
+from sqlalchemy import Connection, and_, delete, func, or_, select, text, tuple_
 from sqlalchemy.sql.elements import ColumnElement
 
 from . import tables
-from .transaction import Transaction
+from .pending import replace_row
+from .transaction import HOLDS, Transaction
 
 _job = tables.job.c
 _object, _held = tables.stored_object.c, tables.job_object.c
@@ -132,3 +133,25 @@ def give_back(connection: Connection, pages: int) -> int:
 
 def _pragma(connection: Connection, name: str) -> int:
     return int(connection.exec_driver_sql(f"PRAGMA {name}").scalar_one())
+
+
+def trim_remembered(tx: Transaction, before: float, limit: int = 1000) -> int:
+    """Forget so many of the answers given before this time; returns how many."""
+    row = tables.remembered.c
+    old = select(row.owner, row.key).where(row.created < before).limit(limit)
+    return tx.connection.execute(delete(tables.remembered).where(tuple_(row.owner, row.key).in_(old))).rowcount
+
+
+def trim_changes(tx: Transaction, before_id: int) -> int:
+    """Remove the changes with smaller ids, as far as no reader holds them; who has not read them gets Gone.
+
+    Returns how many.
+    """
+    row, holds = tables.change.c, tables.meta.c
+    held = tx.connection.execute(select(holds.value).where(holds.key.startswith(HOLDS))).scalars()
+    before_id = min([before_id, *(int(position) + 1 for position in held)])
+    last = tx.connection.execute(select(func.max(row.id)).where(row.id < before_id)).scalar()
+    if last is None:
+        return 0
+    replace_row(tx.connection, tables.meta, {"key": "trimmed", "value": str(last)})
+    return tx.connection.execute(delete(tables.change).where(row.id <= last)).rowcount

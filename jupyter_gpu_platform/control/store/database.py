@@ -193,9 +193,10 @@ class Database:
         with self._control.connect() as connection, connection.begin():
             if not self.is_sqlite:
                 # A replica that hangs with the turn in its hands loses it, and the others say so meanwhile.
-                connection.execute(text("SET LOCAL lock_timeout = '15s'"))
-                connection.execute(text("SET LOCAL idle_in_transaction_session_timeout = '30s'"))
-                connection.execute(text(f"SELECT pg_advisory_xact_lock({TURN_LOCK})"))
+                connection.exec_driver_sql(
+                    "SET LOCAL lock_timeout = '15s'; SET LOCAL idle_in_transaction_session_timeout = '30s'; "
+                    f"SELECT pg_advisory_xact_lock({TURN_LOCK})"
+                )
             yield connection
 
     @contextmanager
@@ -209,8 +210,9 @@ class Database:
         """Give a writing transaction of the output lane, which waits for rows of the same jobs at most."""
         with self._output.connect() as connection, connection.begin():
             if not self.is_sqlite:
-                connection.execute(text("SET LOCAL lock_timeout = '5s'"))
-                connection.execute(text("SET LOCAL idle_in_transaction_session_timeout = '30s'"))
+                connection.exec_driver_sql(
+                    "SET LOCAL lock_timeout = '5s'; SET LOCAL idle_in_transaction_session_timeout = '30s'"
+                )
             yield connection
 
     @contextmanager

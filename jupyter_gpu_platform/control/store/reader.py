@@ -113,7 +113,7 @@ def _events(transaction: Transaction, job: str, after: int, limit: int) -> list[
 
 
 def changes_of(transaction: Transaction, after: int, limit: int, wanted: rows.ChangeFilter) -> rows.ChangePage:
-    oldest, newest = transaction.trimmed(), transaction.revision()
+    oldest, newest = transaction.span()
     if not oldest <= after <= newest:
         raise errors.Gone(
             f"the change log can't be followed from {after}: it begins after {oldest} and ends at {newest}",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar, cast
+from typing import Any, NamedTuple, TypeVar, cast
 
 from sqlalchemy.exc import DataError, IntegrityError, ProgrammingError, SQLAlchemyError
 
@@ -17,6 +17,16 @@ from .transaction import Transaction
 T = TypeVar("T")
 
 Operation = Callable[[Transaction], Any]
+#: Whose Idempotency-Key: (owner, key).
+Key = tuple[str, str]
+
+
+class Asked(NamedTuple):
+    """An operation, and the key whose earlier answer it will look up: those of a batch are looked up together."""
+
+    operation: Operation
+    key: Key | None
+
 
 #: Errors of one operation's own statements; any other says that the database itself is in trouble.
 _OWN_FAULT = (IntegrityError, DataError, ProgrammingError)
@@ -42,12 +52,12 @@ class Writer:
         self._database = database
         self._clock = clock
         limits = Limits(batch_items=256, batch_weight=256, items=queue_limit, weight=queue_limit)
-        self._batches = BatchThread[Operation]("store-writer", self._commit, limits)
+        self._batches = BatchThread[Asked]("store-writer", self._commit, limits)
         #: transactions committed so far, and operations in them
         self.transactions = 0
         self.operations = 0
 
-    async def run(self, operation: Callable[[Transaction], T], *, own: bool = False) -> T:
+    async def run(self, operation: Callable[[Transaction], T], *, own: bool = False, key: Key | None = None) -> T:
         """Run *operation* and return what it returns, once it is committed.
 
         It must do nothing but read and write the transaction: it holds up everybody else. What it raises undoes its
@@ -55,13 +65,14 @@ class Writer:
 
         :param own: of the service itself or an agent, of which few wait at one time: a flood of requests must not turn
             away leases, plans, claims and ends.
+        :param key: what the operation will look up with `Transaction.idempotent`.
         :raises TooManyRequests: too many wait already.
         :raises Unavailable: the database can't be reached, or the commit failed.
         """
-        return cast("T", await self._batches.submit(operation, own=own))
+        return cast("T", await self._batches.submit(Asked(operation, key), own=own))
 
     @property
-    def lane(self) -> BatchThread[Operation]:
+    def lane(self) -> BatchThread[Asked]:
         """The queue and its thread, for figures."""
         return self._batches
 
@@ -74,7 +85,7 @@ class Writer:
         """Commit what waits, then end the thread."""
         await self._batches.close()
 
-    def _commit(self, batch: Sequence[Waiting[Operation]]) -> None:
+    def _commit(self, batch: Sequence[Waiting[Asked]]) -> None:
         try:
             with translated():
                 try:
@@ -94,12 +105,13 @@ class Writer:
                 waiting.answer.set_exception(failure)
 
     def _transact(
-        self, batch: Sequence[Waiting[Operation]], run: Callable[[Transaction, Sequence[Operation]], list[Outcome]]
+        self, batch: Sequence[Waiting[Asked]], run: Callable[[Transaction, Sequence[Operation]], list[Outcome]]
     ) -> tuple[list[Outcome], int]:
         """Run the operations in one transaction; returns what each came to, and the change log's position."""
         with self._database.write() as connection:
             transaction = Transaction(connection, self._clock)
-            outcomes = run(transaction, [waiting.item for waiting in batch])
+            transaction.recall([waiting.item.key for waiting in batch if waiting.item.key])
+            outcomes = run(transaction, [waiting.item.operation for waiting in batch])
             transaction.flush()
             position = transaction.revision() if transaction.changed else 0
             if position:

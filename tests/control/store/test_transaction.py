@@ -19,6 +19,7 @@ from jupyter_gpu_platform.control.store import (
     Remembered,
     Transaction,
     Writer,
+    aging,
 )
 from jupyter_gpu_platform.model.jobs import Attempt, AttemptState, Job, Phase
 from jupyter_gpu_platform.model.resources import Capacity
@@ -158,8 +159,8 @@ async def test_idempotency(writer: Writer, reader: Reader) -> None:
     await writer.run(lambda t: t.remember("ada", "key", "digest", b"answer"))
     assert await reader.run(lambda t: t.idempotent("ada", "key")) == Remembered("digest", b"answer")
     assert await reader.run(lambda t: t.idempotent("bob", "key")) is None
-    assert await writer.run(lambda t: t.trim_remembered(1000.0)) == 0
-    assert await writer.run(lambda t: t.trim_remembered(1000.5)) == 1
+    assert await writer.run(lambda t: aging.trim_remembered(t, 1000.0)) == 0
+    assert await writer.run(lambda t: aging.trim_remembered(t, 1000.5)) == 1
     assert await reader.run(lambda t: t.idempotent("ada", "key")) is None
 
 
@@ -253,13 +254,13 @@ async def test_changes_are_filtered_and_the_cursor_moves_past_the_rest(
 async def test_a_reader_behind_the_trimmed_end_is_told(writer: Writer, reader: Reader, make_job: MakeJob) -> None:
     await insert(writer, *(make_job() for _ in range(4)))
     ids = [row.id for row in (await reader.changes(0)).items]
-    assert await writer.run(lambda t: t.trim_changes(ids[2])) == 2
+    assert await writer.run(lambda t: aging.trim_changes(t, ids[2])) == 2
     with pytest.raises(errors.Gone):
         await reader.changes(ids[0])
     assert [row.id for row in (await reader.changes(ids[1])).items] == ids[2:]
     # Trimmed to the very end, the log still knows where it was, and never gives an id again.
-    assert await writer.run(lambda t: t.trim_changes(ids[3] + 100)) == 2
-    assert await writer.run(lambda t: t.trim_changes(ids[3] + 100)) == 0
+    assert await writer.run(lambda t: aging.trim_changes(t, ids[3] + 100)) == 2
+    assert await writer.run(lambda t: aging.trim_changes(t, ids[3] + 100)) == 0
     assert await reader.position() == ids[3]
     assert (await reader.changes(ids[3])).items == []
     await insert(writer, make_job())

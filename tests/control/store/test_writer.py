@@ -33,6 +33,27 @@ async def test_many_operations_share_few_transactions(writer: Writer, reader: Re
     assert len((await reader.changes(0)).items) == 300
 
 
+async def test_each_operation_of_a_batch_finds_the_answer_under_its_own_key(writer: Writer) -> None:
+    def once(owner: str, key: str, answer: bytes) -> Callable[[Transaction], bytes]:
+        def operation(transaction: Transaction) -> bytes:
+            known = transaction.idempotent(owner, key)
+            if known is None:
+                transaction.remember(owner, key, "digest", answer)
+            return answer if known is None else known.answer
+
+        return operation
+
+    async def ask(owner: str, key: str, answer: bytes) -> bytes:
+        return await writer.run(once(owner, key, answer), key=(owner, key))
+
+    asked = [(owner, f"key {number}") for owner in ("ada", "bob") for number in range(100)]
+    first = [f"{owner} {key}".encode() for owner, key in asked]
+    assert await asyncio.gather(*(ask(*which, answer) for which, answer in zip(asked, first, strict=True))) == first
+    # Again, each with another answer, and each twice: all get the first.
+    assert await asyncio.gather(*(ask(*which, b"new") for which in asked * 2)) == first * 2
+    assert set(await asyncio.gather(*(ask("ada", "new key", b"%d" % n) for n in range(50)))) == {b"0"}
+
+
 async def test_a_failing_operation_undoes_its_own_changes_only(
     writer: Writer, reader: Reader, make_job: MakeJob
 ) -> None:
