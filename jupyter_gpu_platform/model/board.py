@@ -21,6 +21,7 @@ from .resources import Resources
 #: By priority, then age.
 Key = tuple[int, float, str]
 _OPEN = (AttemptState.PLACED, AttemptState.RUNNING)
+_NOTHING = Used()
 
 
 class Queued(msgspec.Struct, frozen=True, gc=False):
@@ -49,10 +50,30 @@ class _Group:
         self.untold: dict[str, None] = {}
 
 
+class _Rooms(Mapping[str, Room]):
+    """What is left of each cluster, looked at when it is first asked for: of a thousand, most are not."""
+
+    def __init__(self, views: Mapping[str, ClusterView], used: Mapping[str, Used]) -> None:
+        self._views = views
+        self._used = used
+        self._made: dict[str, Room] = {}
+
+    def __getitem__(self, name: str) -> Room:
+        if name not in self._made:
+            self._made[name] = Room(self._views[name], self._used.get(name, _NOTHING))
+        return self._made[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._views)
+
+    def __len__(self) -> int:
+        return len(self._views)
+
+
 class _Look:
     """One look: what is left of each cluster, and who waits for it."""
 
-    def __init__(self, rooms: dict[str, Room]) -> None:
+    def __init__(self, rooms: Mapping[str, Room]) -> None:
         self.rooms = rooms
         #: demands that found no room: why, or the clusters that could take them
         self.failed: dict[Demand, Reason | list[Room]] = {}
@@ -180,8 +201,7 @@ class Board:
         :param refresh: of the first *limit* jobs, also give reasons of which only the numbers changed.
         """
         apart = {job_id: why for job_id, why in (held_back or {}).items() if job_id in self.queued}
-        none = Used()
-        look = _Look({name: Room(view, self._used.get(name, none)) for name, view in self._views.items()})
+        look = _Look(_Rooms(self._views, self._used))
         placed, more = self._place(look, limit, apart)
         waiting: dict[str, Reason] = {}
         for job_id, why in apart.items():
