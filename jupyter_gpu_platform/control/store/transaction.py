@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar, cast
 
 import msgspec
@@ -18,7 +18,6 @@ from sqlalchemy import (
     func,
     insert,
     select,
-    tuple_,
     update,
 )
 
@@ -34,7 +33,9 @@ S = TypeVar("S", bound=msgspec.Struct)
 #: the attempts of these go on.
 RESTORED = "restored"
 #: Keys of `meta` under which readers hold the change log.
-_HOLDS = "reader:"
+HOLDS = "reader:"
+#: Where the change log begins and ends.
+_SPAN = "SELECT (SELECT value FROM meta WHERE key = 'trimmed'), (SELECT max(id) FROM change)"
 #: ids in one question
 _MANY = 500
 _OPEN = (AttemptState.PLACED, AttemptState.RUNNING)
@@ -70,7 +71,7 @@ class Transaction:
         self._pending = Pending()
         self._jobs: dict[str, Job | None] = {}
         self._attempts: dict[tuple[str, int], Attempt | None] = {}
-        self._answers: dict[tuple[str, str], rows.Remembered] = {}
+        self._answers: dict[tuple[str, str], rows.Remembered | None] = {}
 
     @property
     def connection(self) -> Connection:
@@ -330,22 +331,26 @@ class Transaction:
 
     def idempotent(self, owner: str, key: str) -> rows.Remembered | None:
         """Return what *owner* was answered under this Idempotency-Key."""
-        known = self._answers.get((owner, key))
-        if known is None:
-            found = self._row("SELECT digest, answer FROM remembered WHERE owner = ? AND key = ?", owner, key)
-            known = rows.Remembered(*found) if found else None
-        return known
+        if (owner, key) not in self._answers:
+            self.recall([(owner, key)])
+        return self._answers[owner, key]
+
+    def recall(self, asked: Iterable[tuple[str, str]]) -> None:
+        """Look up what was answered under these owners' keys: all that one owner asks for in one question."""
+        by_owner: dict[str, list[str]] = {}
+        for owner, key in asked:
+            by_owner.setdefault(owner, []).append(key)
+            self._answers[owner, key] = None
+        for owner, keys in by_owner.items():
+            these = ", ".join("?" * len(keys))
+            query = f"SELECT key, digest, answer FROM remembered WHERE owner = ? AND key IN ({these})"  # noqa: S608 -- nobody's text
+            for key, digest, answer in self._rows(query, owner, *keys):
+                self._answers[owner, key] = rows.Remembered(digest, answer)
 
     def remember(self, owner: str, key: str, digest: str, answer: bytes) -> None:
         values = {"owner": owner, "key": key, "digest": digest, "answer": answer, "created": self._clock()}
         self._insert(tables.remembered, values)
         self._answers[owner, key] = rows.Remembered(digest, answer)
-
-    def trim_remembered(self, before: float, limit: int = 1000) -> int:
-        """Forget so many of the answers given before this time; returns how many."""
-        row = tables.remembered.c
-        old = select(row.owner, row.key).where(row.created < before).limit(limit)
-        return self.connection.execute(delete(tables.remembered).where(tuple_(row.owner, row.key).in_(old))).rowcount
 
     # --- clusters and agents -----------------------------------------------------------------------------------
 
@@ -505,31 +510,21 @@ class Transaction:
 
     def revision(self) -> int:
         """Return the change log's position: the id of its newest row, trimmed or not."""
-        newest = self.read("SELECT max(id) FROM change")[0][0]
-        return self.trimmed() if newest is None else int(newest)
+        return self.span()[1]
 
     def trimmed(self) -> int:
         """Return the id of the newest change that was trimmed away; 0 where none was."""
-        found = self._row("SELECT value FROM meta WHERE key = 'trimmed'")
-        return int(found[0]) if found else 0
+        return self.span()[0]
+
+    def span(self) -> tuple[int, int]:
+        """Return the ids after which, and up to which, the change log can be followed."""
+        ((trimmed, newest),) = self.read(_SPAN)
+        oldest = int(trimmed or 0)
+        return oldest, oldest if newest is None else int(newest)
 
     def hold_changes(self, reader: str, position: int) -> None:
         """Keep the changes after *position* for a reader that must not miss one; others list again."""
-        self._replace(tables.meta, {"key": f"{_HOLDS}{reader}", "value": str(position)})
-
-    def trim_changes(self, before_id: int) -> int:
-        """Remove the changes with smaller ids, as far as no reader holds them; who has not read them gets Gone.
-
-        Returns how many.
-        """
-        row, holds = tables.change.c, tables.meta.c
-        held = self.connection.execute(select(holds.value).where(holds.key.startswith(_HOLDS))).scalars()
-        before_id = min([before_id, *(int(position) + 1 for position in held)])
-        last = self.connection.execute(select(func.max(row.id)).where(row.id < before_id)).scalar()
-        if last is None:
-            return 0
-        self._replace(tables.meta, {"key": "trimmed", "value": str(last)})
-        return self.connection.execute(delete(tables.change).where(row.id <= last)).rowcount
+        self._replace(tables.meta, {"key": f"{HOLDS}{reader}", "value": str(position)})
 
     # --- within ------------------------------------------------------------------------------------------------
 
