@@ -11,7 +11,6 @@ import fcntl
 import json
 import os
 import subprocess
-import sys
 from typing import Any
 
 from . import processes
@@ -109,6 +108,43 @@ def environment(given: dict[str, Any], incarnation: str) -> dict[str, str]:
     return env
 
 
+class Fork:
+    """A worker that a program of the user's will replace: a fork of this process, which has no thread yet.
+
+    It needs no interpreter of its own, whose start would take longer than all else that a short program's job does.
+    """
+
+    def __init__(
+        self, arguments: list[str], outputs: tuple[int, int], ends: Worker, env: dict[str, str], workdir: str | None
+    ) -> None:
+        self.returncode: int | None = None
+        self.pid = os.fork()
+        if self.pid == 0:
+            try:
+                self._become(arguments, outputs, ends, env, workdir)
+            except BaseException as error:  # noqa: BLE001 -- nothing may leave this process but its end
+                os.write(2, ("%s: %s" % (type(error).__name__, error)).encode())
+            finally:
+                os._exit(1)
+
+    def _become(
+        self, arguments: list[str], outputs: tuple[int, int], ends: Worker, env: dict[str, str], workdir: str | None
+    ) -> None:
+        os.setsid()
+        for fd in (ends.frames, ends.out, ends.err, ends.control):
+            os.close(fd)
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        for fd, output in enumerate(outputs, 1):
+            os.dup2(output, fd)
+        if workdir:
+            os.chdir(workdir)
+        os.environ.clear()
+        os.environ.update(env)
+        from . import worker
+
+        os._exit(worker.main(arguments))
+
+
 class Worker:
     """The process that will run the user's code, and our ends of its pipes.
 
@@ -123,25 +159,27 @@ class Worker:
         self.err, err = _large_pipe()
         #: what it is told
         control, self.control = _large_pipe()
-        self.popen: subprocess.Popen[bytes] | None = None
+        self.popen: subprocess.Popen[bytes] | Fork | None = None
         #: why it could not be started: (code, message)
         self.failure: tuple[str, str] | None = None
-        # A script's own interpreter replaces the worker, which may therefore be ours, without its site packages.
-        head = [sys.executable, "-I", "-S"] if kind not in (*IN_SHELL, UNTOLD) else [python]
-        here = os.path.dirname(os.path.abspath(__file__))
+        arguments = [kind, str(control), str(frames), str(os.getpid())]
         try:
-            self.popen = subprocess.Popen(
-                [*head, here, "worker", kind, str(control), str(frames), str(os.getpid())],
-                stdin=subprocess.DEVNULL,
-                stdout=out,
-                stderr=err,
-                cwd=workdir,
-                env=env,
-                pass_fds=(control, frames),
-                start_new_session=True,
-            )
+            if kind in (*IN_SHELL, UNTOLD):
+                here = os.path.dirname(os.path.abspath(__file__))
+                self.popen = subprocess.Popen(
+                    [python, here, "worker", *arguments],
+                    stdin=subprocess.DEVNULL,
+                    stdout=out,
+                    stderr=err,
+                    cwd=workdir,
+                    env=env,
+                    pass_fds=(control, frames),
+                    start_new_session=True,
+                )
+            else:
+                self.popen = Fork(arguments, (out, err), self, env, workdir)
         except (OSError, ValueError) as error:
-            self.failure = ("start_failed", "can't start %s: %s" % (head[0], error))
+            self.failure = ("start_failed", "can't start %s: %s" % (python, error))
         finally:
             for fd in (frames, out, err, control):
                 os.close(fd)
@@ -153,6 +191,10 @@ def main(argv: list[str]) -> int:
         from .standby import stand_by
 
         return stand_by(python=argv[1])
+    if argv[0] == "--fork":
+        from .forking import serve
+
+        return serve(idle=float(argv[1]))
     folder = os.path.abspath(argv[0])
     me = Identity()
     given = take(folder, me)

@@ -30,7 +30,7 @@ def stand_by(python: str) -> int:
     folder = _told(worker.frames)
     if folder is None:
         return 0  # the worker is tied to this process
-    _log_to(os.path.join(folder, "supervisor.log"))
+    log_to(os.path.join(folder, "supervisor.log"))
     given = take(folder, me)
     if given is None:
         return 3
@@ -57,7 +57,8 @@ def _told(frames: int) -> str | None:
     return os.fsdecode(line[:-1])
 
 
-def _log_to(path: str) -> None:
+def log_to(path: str) -> None:
+    """Make a file what this process writes to."""
     log = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
     os.dup2(log, 1)
     os.dup2(log, 2)

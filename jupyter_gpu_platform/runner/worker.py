@@ -11,7 +11,7 @@ import os
 import signal
 from typing import Any
 
-from . import exchange, framing, processes
+from . import framing, processes
 from .asking import Asking
 
 
@@ -40,6 +40,7 @@ def _run_program(asking: Asking, writer: framing.Writer) -> int:
 
 
 def _run_in_shell(asking: Asking, writer: framing.Writer) -> int:
+    from . import exchange
     from . import shell as shells
 
     gc.disable()

@@ -27,6 +27,7 @@ from jupyter_gpu_platform.wire.messages import Desired, Owned
 from ..executors import AgentCore, AttemptKey, ExecutorSettings, OutOfSequence
 from . import gpus, processes
 from .attempts import AttemptFolder, Exit
+from .forker import Forker
 from .link_server import LinkServer, private_folder, socket_path
 from .standby import Standby
 
@@ -70,6 +71,7 @@ class ProcessExecutor:
         self._tasks: dict[AttemptKey, asyncio.Task[None]] = {}
         self._children: dict[AttemptKey, subprocess.Popen[bytes]] = {}
         self._standby = Standby(settings.state_dir, settings.standby, settings.standby_seconds)
+        self._forker = Forker(settings.state_dir)
         self._looking: asyncio.Task[None] | None = None
         self._capacity = Capacity()
 
@@ -95,6 +97,7 @@ class ProcessExecutor:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await self._standby.close()
+        await self._forker.close()
         await self._link.close()
         for child in self._children.values():
             child.returncode = child.poll() or 0  # it may go on without us: no warning is due
@@ -236,17 +239,28 @@ class ProcessExecutor:
         if folder.exit is not None and folder.supervisor is None:
             return
         if folder.supervisor is None and not folder.starting:
-            python = folder.shell_python
-            child = self._standby.take(python, folder.path) if python else None
-            await self._until_exit(folder, child or processes.start_supervisor(folder.path))
-            if child and folder.supervisor is None and not folder.starting:  # it died before it had begun
-                await self._until_exit(folder, processes.start_supervisor(folder.path))
+            await self._start(folder)
         # A supervisor that another agent started is known by its file, which a starting one is about to write.
         while folder.supervisor is None and folder.starting:  # noqa: ASYNC110 -- it is another process's
             await asyncio.sleep(0.05)
         identity = folder.supervisor
         if identity is not None and identity.alive:
             await processes.wait_for_exit(identity.pid)
+
+    async def _start(self, folder: AttemptFolder) -> None:
+        """Give the attempt to a supervisor, in the quickest way there is just now, and wait for its end."""
+        python = folder.shell_python
+        child = self._standby.take(python, folder.path) if python else None
+        if child is not None:
+            await self._until_exit(folder, child)
+            if folder.supervisor is not None or folder.starting:
+                return
+            # It died before it had begun.
+        pid = await self._forker.start(folder.path)
+        if pid is None:
+            await self._until_exit(folder, processes.start_supervisor(folder.path))
+        else:
+            await processes.wait_for_exit(pid)
 
     async def _until_exit(self, folder: AttemptFolder, child: subprocess.Popen[bytes]) -> None:
         self._children[folder.key] = child

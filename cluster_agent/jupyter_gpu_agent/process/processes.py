@@ -15,6 +15,8 @@ from jupyter_gpu_platform.runner import processes as runner_processes
 RUNNER = Path(jupyter_gpu_platform.runner.__file__).parent
 #: a supervisor needs the standard library alone
 SUPERVISE = (sys.executable, "-I", "-S", str(RUNNER), "supervise")
+#: seconds without work after which the process that forks supervisors gives its memory back
+FORKER_IDLE = 60.0
 
 #: What jobs get of the agent's own environment; the rest is the platform's business, not theirs.
 INHERITED = [
@@ -83,6 +85,23 @@ def start_standby(python: str, state_dir: Path) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
         [*SUPERVISE, "--standby", python, str(state_dir)],
         stdin=subprocess.PIPE,
+        bufsize=0,
+        env=environment(),
+        cwd="/",
+        start_new_session=True,
+    )
+
+
+def start_forker(state_dir: Path, idle: float = FORKER_IDLE) -> subprocess.Popen[bytes]:
+    """Start the process of which supervisors are forks; closing its stdin ends it.
+
+    :param state_dir: in its command line, so that it can be seen whose it is.
+    :param idle: seconds without work after which it ends.
+    """
+    return subprocess.Popen(
+        [*SUPERVISE, "--fork", str(idle), str(state_dir)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
         bufsize=0,
         env=environment(),
         cwd="/",
