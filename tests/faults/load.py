@@ -75,6 +75,7 @@ class Load:
             died = [run for run in self.book.started if run not in self.book.ended]
             alive = set(self.book.running())
             over = {run[0] for run in self.book.ended} | {run[0] for run in died if run not in alive}
+            over |= {number for number, wishes in self.told.wishes.items() if wishes["cancel"]}  # it may never start
             if len(self.told.ids) - len(over) < OPEN_AT_MOST:
                 return
             await asyncio.sleep(0.1)
