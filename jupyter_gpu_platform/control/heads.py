@@ -166,11 +166,11 @@ class Head:
         """Read what comes next, as soon as there is something."""
         try:
             page = await self._lane.next(self._job, self.position)
+            piece = _Piece(self.position + 1, page.next, rendered(page))
         except Exception as error:  # noqa: BLE001 -- those who wait raise it
             self._reading = None
             self._wake(error)
             return
-        piece = _Piece(self.position + 1, page.next, rendered(page))
         self._pieces.append(piece)
         self._size += len(piece.lines)
         self.position = page.next

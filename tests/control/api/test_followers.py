@@ -193,3 +193,15 @@ def test_a_read_that_fails_is_told_to_each_follower_by_an_error_of_his_own(servi
     told = service.call(read())
     assert [type(error) for error in told] == [errors.Unavailable] * 3
     assert len({id(error) for error in told}) == 3
+
+
+def test_a_line_that_is_no_record_leaves_nobody_waiting(service: Service) -> None:
+    async def read() -> errors.GpuPlatformError:
+        log = _Log()
+        log.lines = [b"no record\n"]
+        head = _head(service, log, 1)
+        told = await _error_of(head)
+        head.close()
+        return told
+
+    assert isinstance(service.call(read()), errors.InternalError)
