@@ -35,8 +35,6 @@ S = TypeVar("S", bound=msgspec.Struct)
 
 #: Credentials looked up at one time: when a thousand agents dial, calls of people don't wait behind all of them.
 ADMITTED_AT_ONCE = 4
-#: Seconds between two looks at the change log for each agent: a round passes all of them, and others want the time.
-PACE = 0.00002
 #: The generation of a tombstone for an attempt that the store doesn't know: newer than any that another store gave.
 _LAST_GENERATION = 2**62
 
@@ -80,8 +78,13 @@ class Gateway:
         self._opened: set[ControlSocket | BulkSocket] = set()
         #: every WebSocket that is not closed yet, and what is set when it is
         self._transports: dict[AgentSocket, asyncio.Event] = {}
-        #: the welcomed ones, by agent
+        #: the welcomed ones, by agent and by cluster
         self._live: dict[str, ControlSocket] = {}
+        self._by_cluster: dict[str, set[ControlSocket]] = {}
+        #: those of them whose welcome is older than what the others were told; the rest knows all up to `_position`
+        self._behind: set[ControlSocket] = set()
+        #: those that were welcomed since the look at the log that is under way began
+        self._came: list[ControlSocket] = []
         self._admitting = asyncio.Semaphore(ADMITTED_AT_ONCE)
         self._relay: Relay | None = None
         self._tasks: list[asyncio.Task[None]] = []
@@ -130,11 +133,16 @@ class Gateway:
                 epoch=socket.session.epoch,
                 version=socket.session.hello.version if socket.session.hello else "",
                 since=socket.since,
-                sent=socket.session.revision,
+                sent=self._told(socket),
                 applied=socket.session.applied,
             )
             for agent_id, socket in self._live.items()
         }
+
+    def _told(self, socket: ControlSocket) -> int:
+        """Up to which change of the log an agent was told what concerns it."""
+        own = socket.session.revision
+        return own if socket in self._behind else max(own, self._position)
 
     @property
     def position(self) -> int:
@@ -198,8 +206,9 @@ class Gateway:
         self._services.metrics.agent_connections.inc()
         if older is not None:
             self._supersede(older)
-        if socket.session.revision < self._position:
-            self._spawn(self._catch_up(socket))
+        self._by_cluster.setdefault(socket.agent.cluster, set()).add(socket)
+        self._came.append(socket)
+        self._bring_up(socket)
 
     def _supersede(self, socket: ControlSocket | BulkSocket) -> None:
         socket.refuse("superseded", "the agent has a newer connection")
@@ -215,6 +224,10 @@ class Gateway:
         if isinstance(socket, ControlSocket) and live:
             if self._live.get(socket.agent.id) is socket:
                 del self._live[socket.agent.id]
+            of_cluster = self._by_cluster[socket.agent.cluster]
+            of_cluster.discard(socket)
+            if not of_cluster:
+                del self._by_cluster[socket.agent.cluster]
             left = self._services.attempts.left(socket.agent.id, socket.holder, socket.session.epoch)
             self._spawn(left)
 
@@ -249,11 +262,11 @@ class Gateway:
                 await asyncio.sleep(0)  # two thousand sockets' pings are no one step of the loop
 
     async def _follow(self) -> None:
-        """Tell the agents what the change log says of their clusters."""
+        """Tell the agents what the change log says of their clusters; those of other clusters cost nothing."""
         services = self._services
-        clusters = {socket.agent.cluster for socket in self._live.values()}
+        self._came.clear()
         try:
-            news = await services.attempts.desired_since(self._position, clusters)
+            news = await services.attempts.desired_since(self._position, set(self._by_cluster))
         except errors.Gone:
             self._position = self._unseen = await services.reader.position()
             for socket in list(self._live.values()):
@@ -262,17 +275,18 @@ class Gateway:
         if news.agents:
             await self._check_leases(news.agents)
         self._newest.update(news.newest)
-        begun, self._position = self._position, news.position
-        for socket in list(self._live.values()):
-            if socket.session.revision < begun:
-                continue  # it is catching up
-            if socket.agent.cluster in clusters:
-                socket.tell(news.position, news.desired.get(socket.agent.cluster, []))
-            elif socket.session.revision < news.position:
-                # It came while this was read, and its cluster was not asked about.
-                self._spawn(self._catch_up(socket))
-        await asyncio.sleep(PACE * len(self._live))
+        self._position = news.position
+        for cluster, desired in news.desired.items():
+            for socket in self._by_cluster.get(cluster, set()) - self._behind:
+                socket.tell(news.position, desired)
+        for socket in self._came:
+            self._bring_up(socket)  # its cluster may not have been asked about
         await services.feed.wait(news.position, 5.0)
+
+    def _bring_up(self, socket: ControlSocket) -> None:
+        if socket.session.revision < self._position and socket not in self._behind:
+            self._behind.add(socket)
+            self._spawn(self._catch_up(socket))
 
     async def _catch_up(self, socket: ControlSocket) -> None:
         """Bring a connection up to where the others are: its welcome was read from an older snapshot."""
@@ -287,6 +301,8 @@ class Gateway:
         except errors.GpuPlatformError as error:
             # The log was trimmed, or the store can't be read: the next hello begins from what is wanted then.
             socket.refuse(error.code, "what has changed can't be read: say hello again")
+        finally:
+            self._behind.discard(socket)
 
     async def _watch_leases(self) -> None:
         await asyncio.sleep(self._renew)

@@ -76,9 +76,9 @@ class FakeAgent:
         self._turn = 0
         self._task: asyncio.Task[None] | None = None
 
-    def _resolve(self) -> Endpoint:
+    def _resolve(self) -> Endpoint | None:
         self._turn += 1
-        return self.endpoints[self._turn % len(self.endpoints)]
+        return self.endpoints[self._turn % len(self.endpoints)] if self.endpoints else None
 
     async def prepare(self) -> None:
         """Start all but the connection."""
