@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import logging
 import time
+from collections import Counter as Counts
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, TypeVar
 
@@ -33,8 +34,10 @@ T = TypeVar("T")
 
 #: seconds before the first pass, at most: a service that starts has better things to do
 FIRST = 60.0
-#: this many jobs, changes, answers and pages of a file go in one step
+#: this many jobs, changes, answers and pages of a file go in one step: few enough that nobody waits for them, and so
+#: many that all that a busy service writes can go as fast as it comes
 JOBS = 100
+CHANGES = 5000
 ROWS = 1000
 PAGES = 256
 #: after each step the store rests so many times as long as the step took
@@ -117,6 +120,8 @@ class Keeper:
         self._task: asyncio.Task[None] | None = None
         self._swept = 0.0
         self._longest = 0.0
+        #: what the pass has removed so far
+        self._gone: Counts[str] = Counts()
         registry = services.metrics.registry
         self._removed = Counter(
             "jgp_retention_removed", "What has aged out: jobs, rows, objects, bytes.", ["what"], registry=registry
@@ -157,6 +162,7 @@ class Keeper:
     async def run_once(self) -> None:
         """Remove all that is due now."""
         self._longest = 0.0
+        self._gone.clear()
         for part in (
             self._jobs_by_age,
             self._jobs_by_number,
@@ -170,6 +176,9 @@ class Keeper:
             self._files,
         ):
             await part()
+        if self._gone:
+            gone = ", ".join(f"{number} {what.replace('_', ' ')}" for what, number in self._gone.items())
+            log.info("aged out: %s", gone)
         self._step_seconds.set(self._longest)
         self._passed.set(self._services.now())
 
@@ -266,7 +275,7 @@ class Keeper:
         before = self._services.now() - hours * 3600 if hours else 0.0
 
         def trim(tx: Transaction) -> int:
-            end = aging.end_of_old_changes(tx, before, keep or 2**62, ROWS)
+            end = aging.end_of_old_changes(tx, before, keep or 2**62, CHANGES)
             return aging.trim_changes(tx, end + 1)
 
         while gone := await self._write(trim):
@@ -319,4 +328,4 @@ class Keeper:
     def _count(self, what: str, number: int) -> None:
         if number:
             self._removed.labels(what).inc(number)
-            log.info("aged out: %d %s", number, what.replace("_", " "))
+            self._gone[what] += number
