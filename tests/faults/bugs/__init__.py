@@ -8,7 +8,7 @@ from .sitecustomize import CHANGES
 #: each bug, and the check (of `checks.CHECKS`) that is there to catch it
 BUGS = {
     "acknowledge-before-commit": "accepted",
-    "acknowledge-output-before-commit": "readers",
+    "acknowledge-output-before-commit": "content",
     "skip-the-fence": "content",
     "place-twice": "holders",
     "drop-the-last-record": "content",

@@ -16,9 +16,11 @@ from typing import Any
 
 #: seconds between a bug's acknowledgement and its commit: a kill has to come between the two
 EARLY = 0.3
+#: the same of output, of which more has to be lost: as long as its spool has it, it is sent again
+EARLY_OUTPUT = 1.0
 
 
-def _late(open_: Any, table: str) -> Any:
+def _late(open_: Any, table: str, seconds: float) -> Any:
     """Let a transaction's block end before its commit, which follows on another thread, where it adds to *table*.
 
     Only there: an agent, say, could never connect if its own lease were late.
@@ -41,7 +43,7 @@ def _late(open_: Any, table: str) -> Any:
             return
 
         def commit() -> None:
-            time.sleep(EARLY)
+            time.sleep(seconds)
             manager.__exit__(None, None, None)
 
         threading.Thread(target=commit, daemon=True).start()
@@ -55,12 +57,12 @@ def _rows(connection: Any, table: str) -> int:
 
 def acknowledge_before_commit(module: ModuleType) -> None:
     """Submitted jobs are accepted, and committed a moment later."""
-    module.Database.write = _late(module.Database.write, "job")  # type: ignore[attr-defined]
+    module.Database.write = _late(module.Database.write, "job", EARLY)  # type: ignore[attr-defined]
 
 
 def acknowledge_output_before_commit(module: ModuleType) -> None:
     """Records are said to be durable, and committed a moment later."""
-    module.Database.write_output = _late(module.Database.write_output, "output_chunk")  # type: ignore[attr-defined]
+    module.Database.write_output = _late(module.Database.write_output, "output_chunk", EARLY_OUTPUT)  # type: ignore[attr-defined]
 
 
 def skip_the_fence(module: ModuleType) -> None:
