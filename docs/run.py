@@ -66,7 +66,7 @@ _STEERING = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 #: what may differ between a page and a run: pattern, what stands for it in both, and why
 _VOLATILE = [
-    (re.compile(r"\b\d+(\.\d+)? ?(ms|s|min|h)\b( \d+ (s|min))?"), "TIME", "how long things take"),
+    (re.compile(r"\b\d+(\.\d+)? ?(ms|s|min|m|h)\b( \d+ ?(s|min|m))?"), "TIME", "how long things take"),
     (re.compile(r"\b\d\d:\d\d:\d\d\b"), "CLOCK", "times of day"),
     (re.compile(r"127\.0\.0\.1:\d+"), "ADDRESS", "ports are free ones"),
     (re.compile(r"\b(process|pid) \d+"), "PROCESS", "process ids"),
