@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
+from ..client import fitting
 from ..client.options import add_job_options, job_options
 from ..client.specifying import specify
 from ..model.jobs import Command, Job
@@ -39,8 +40,10 @@ def parser() -> Parser:
 def main(argv: list[str]) -> int:
     args = _arguments(argv)
     with connect() as client:
-        source = Command(argv=tuple(args.command))
-        job = client.submit(specify(source, local=client.status().local, **job_options(args)))
+        local = client.status().local
+        spec = specify(Command(argv=tuple(args.command)), local=local, **job_options(args))
+        fitting.check(client, spec, local=local)
+        job = client.submit(spec)
         if args.detach:
             _show_detached(job, as_json=args.json)
             return 0

@@ -5,26 +5,22 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Container, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-import msgspec
-
 from .. import errors
-from ..client import describing
+from ..client import describing, fitting
 from ..client.options import nearest
 from ..client.specifying import Options, specify
-from ..model import placement
 from ..model.jobs import Cell, Command, Frontend, Job, JobSpec, Script, Source
-from ..model.resources import Capacity, fits_model
+from ..model.placement import ClusterView, lack
 from ..model.units import format_duration, format_size
 from .options import Line
 from .tables import Table
 
 if TYPE_CHECKING:
     from ..client import Client
-    from ..client.protocol import Document
     from .capture import Capture
 
 #: an image's name that says its Python: ``python:3.12-slim``, ``torch-py311``, ``base:python-3.11``
@@ -119,58 +115,7 @@ def check(client: Client, spec: JobSpec, captured: Capture | None, *, local: boo
         _check_script(spec.source, Path(spec.environment.workdir or "."))
     if captured is not None and captured.python_needed:
         _check_python(spec, local=local)
-    if spec.resources.gpus or spec.resources.gpu_model or spec.target.cluster:
-        documents = client.clusters()
-        # One that has only just joined has not said yet what it has.
-        if documents and all(document.get("capacity_at") for document in documents):
-            _check_clusters(spec, [_view(document) for document in documents], local=local)
-
-
-def views(client: Client) -> list[placement.ClusterView]:
-    """Return the clusters as the planner sees them."""
-    return [_view(document) for document in client.clusters()]
-
-
-def _view(document: Document) -> placement.ClusterView:
-    return placement.ClusterView(
-        name=document["name"],
-        capacity=msgspec.convert(document.get("capacity") or {}, Capacity),
-        reachable=document.get("state") == "connected",
-        drained=bool(document.get("drained")),
-    )
-
-
-def _check_clusters(spec: JobSpec, clusters: Sequence[placement.ClusterView], *, local: bool) -> None:
-    wanted = spec.target.cluster
-    by_name = {cluster.name: cluster for cluster in clusters}
-    if wanted and wanted not in by_name:
-        hint = nearest(wanted, by_name) or f"There are: {', '.join(sorted(by_name)) or 'none yet'}"
-        raise errors.InvalidRequest(f"there is no cluster {wanted!r}", hint=hint)
-    asked = [by_name[wanted]] if wanted else list(clusters)
-    if spec.resources.gpu_model:
-        _check_model(spec.resources.gpu_model, asked, clusters)
-    lacks = [placement.lack(spec.resources, cluster) for cluster in asked]
-    if local and all(lacks):
-        # Elsewhere a cluster may grow; this machine doesn't.
-        said = "; ".join(lack.message for lack in lacks if lack is not None)
-        hint = (
-            "Ask for less: without --gpus it runs on the CPU."
-            " To try things out, `jupyter gpu down` and then `jupyter gpu up --fake-gpus 1` pretends to have one."
-        )
-        raise errors.InvalidRequest(f"it could never run: {said}", hint=hint)
-
-
-def _check_model(model: str, asked: Sequence[placement.ClusterView], clusters: Sequence[placement.ClusterView]) -> None:
-    """:param asked: those of the clusters on which it may run."""
-    if any(fits_model(model, gpu.model) for cluster in asked for gpu in cluster.capacity.gpus):
-        return
-    models = {gpu.model: cluster.name for cluster in clusters for gpu in cluster.capacity.gpus}
-    said = f"there is no GPU of model {model!r}" + (f" on cluster {asked[0].name}" if len(asked) == 1 else "")
-    if not models:
-        notes = "; ".join(f"{cluster.name}: {cluster.capacity.gpu_note or 'no GPU'}" for cluster in clusters)
-        raise errors.InvalidRequest(said, hint=f"No cluster has any GPU ({notes}).")
-    there = ", ".join(f"{name} (on {cluster})" for name, cluster in sorted(models.items()))
-    raise errors.InvalidRequest(said, hint=f"{nearest(model, models)} There are: {there}".strip())
+    fitting.check(client, spec, local=local)
 
 
 def _check_script(script: Script, workdir: Path) -> None:
@@ -226,7 +171,7 @@ def preview(client: Client, work: Work) -> Table:
     rows += _sent(work.captured) if work.captured is not None else []
     rows += [("brings back", ", ".join(work.source.out))] if isinstance(work.source, Cell) and work.source.out else []
     rows += [(name, text) for name, text in _asked(spec) if text]
-    for view in views(client):
+    for view in fitting.views(client):
         if spec.target.cluster in (None, view.name):
             rows.append((f"cluster {view.name}", _fit(spec, view)))
     return Table(("dry run", "what"), rows)
@@ -268,9 +213,9 @@ def _asked(spec: JobSpec) -> list[tuple[str, str]]:
     ]
 
 
-def _fit(spec: JobSpec, view: placement.ClusterView) -> str:
-    if (lack := placement.lack(spec.resources, view)) is not None:
-        return f"doesn't fit: {lack.message}"
+def _fit(spec: JobSpec, view: ClusterView) -> str:
+    if (lacking := lack(spec.resources, view)) is not None:
+        return f"doesn't fit: {lacking.message}"
     if view.drained:
         return "fits, but is closed for new jobs by its admin"
     return "fits" if view.reachable else "fits, but is not connected"

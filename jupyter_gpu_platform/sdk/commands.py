@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, Unpack
 
 from .. import errors
+from ..client import fitting
 from ..client.current import current
 from ..client.specifying import Options, specify
 from ..model.jobs import Command, Phase
@@ -41,6 +42,7 @@ def run(
     connection = current()
     try:
         spec = specify(Command(argv=argv), local=connection.status.local, **checked(options))
+        fitting.check(connection.client(), spec, local=connection.status.local)
         submitted = connection.client().submit(spec)
     except errors.GpuPlatformError as error:
         raise failures.readable(error) from None

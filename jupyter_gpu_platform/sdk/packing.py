@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .. import errors
+from ..client import fitting
 from ..client.current import Connection
 from ..client.specifying import Options, specify
 from ..model.jobs import MAX_OBJECT_BYTES, Function, Job, JobSpec, ObjectRef
@@ -65,6 +66,7 @@ def _submit_batch(
         for index in range(count)
     ]
     client = connection.client()
+    fitting.check(client, specs[0], local=connection.status.local)  # all ask for the same
     for packed in (function, *arguments):
         _upload(connection, packed, known=True)
     try:

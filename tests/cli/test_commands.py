@@ -34,6 +34,12 @@ def test_run_gives_a_job_its_gpus(gpu: Gpu) -> None:
     assert out.strip() != "gpu:"
 
 
+def test_run_refuses_what_this_machine_can_never_give(gpu: Gpu) -> None:
+    _, err = gpu("run", "--gpus", "3", "--", "true", code=1)
+    assert "it could never run" in err
+    assert "Ask for less" in err
+
+
 def test_a_detached_job_is_listed_followed_and_cancelled(gpu: Gpu) -> None:
     out, _ = gpu("run", "--detach", "--name", "sleeper", "--", "sh", "-c", "echo begun; exec sleep 600")
     job_id = out.strip()

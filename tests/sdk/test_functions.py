@@ -216,6 +216,19 @@ def test_what_cannot_be_sent_is_named(program):
     assert option == "there is no option gpu | Did you mean gpus or cpus?"
 
 
+def test_what_this_machine_can_never_give_is_refused_at_once(program):
+    text = lines("""
+        for call in (lambda: gpu.remote(gpus=3)(abs)(1), lambda: gpu.run("true", gpus=3)):
+            try:
+                call()
+            except gpu.errors.InvalidRequest as error:
+                print(error.message, "|", error.hint)
+    """)
+    said = program(text).splitlines()
+    assert len(said) == 2
+    assert all("it could never run" in line and "Ask for less" in line for line in said)
+
+
 def test_a_result_that_cannot_be_kept_is_explained(program):
     text = lines("""
         import threading
