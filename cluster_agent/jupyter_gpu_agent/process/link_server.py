@@ -39,8 +39,6 @@ PARK = 25.0
 LONGEST_PATH = 100
 #: a post of records (bytes): one record of 7 MiB, or many of 1 MiB together
 LARGEST_POST = 16 * 2**20
-#: read from a socket at once (bytes): most of what comes is posts of a megabyte
-AT_ONCE = 256 * 2**10
 
 
 def socket_path(state_dir: Path) -> Path:
@@ -93,9 +91,7 @@ class LinkServer:
             (r"/v1/attempts/([^/]+)/(\d+)/(\d+)/objects/([0-9a-f]{64})", ObjectHandler, {"link": self}),
         ]
         application = Application(handlers, log_function=lambda _: None)
-        self._server = HTTPServer(
-            application, max_body_size=LARGEST_POST, max_buffer_size=LARGEST_POST, chunk_size=AT_ONCE
-        )
+        self._server = HTTPServer(application, max_body_size=LARGEST_POST, max_buffer_size=LARGEST_POST)
 
     def token(self, job: str, attempt: int) -> str:
         return hmac.new(self._key, f"{job}/{attempt}".encode(), hashlib.sha256).hexdigest()
