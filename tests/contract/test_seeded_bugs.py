@@ -67,6 +67,7 @@ def test_every_check_has_a_seeded_bug() -> None:
 
 
 def test_the_contract_page_lists_the_checks_with_their_bugs(contract_page: str) -> None:
-    rows = [line.strip("|").split("|") for line in contract_page.splitlines() if re.match(r"\| `\w+`", line)]
+    page, _, _ = contract_page.partition("**Under real faults.**")  # their checks are others
+    rows = [line.strip("|").split("|") for line in page.splitlines() if re.match(r"\| `\w+`", line)]
     listed = {re.findall(r"`(\w+)`", row[0])[0]: set(re.findall(r"`(\w+)`", row[-1])) for row in rows}
     assert listed == {check: {bug.__name__ for bug in bugs} for check, bugs in BUGS.items()}
