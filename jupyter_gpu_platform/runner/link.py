@@ -106,7 +106,8 @@ class Link:
         self._wake = wake
         self.closed = threading.Event()
         self._stale = False
-        self._resume = 1
+        #: where the agent told us to go on, if it did: before `durable` where the store is an older copy of itself
+        self._resume: int | None = None
 
     def start(self, version: str) -> None:
         body = {"protocol": 1, "version": version, "capabilities": [], "incarnation": self.incarnation}
@@ -239,7 +240,8 @@ class Link:
             backoff.pause()
 
     def _send(self, posts: _Posts, sock: socket.socket) -> None:
-        sent, self._resume = max(self.durable, self._resume, self._spool.first), 1
+        resume, self._resume = self._resume, None
+        sent = self.durable if resume is None else resume
         while True:
             sent = self._wait_for_work(posts, sent)
             count, data = self._spool.read(sent, POST)

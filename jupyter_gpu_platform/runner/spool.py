@@ -7,13 +7,17 @@ cache survives every death but the machine's own, and after that one nothing run
 
 from __future__ import annotations
 
+import json
 import os
 import threading
+import time
 
 #: A file is closed, and a new one begun, once it is this long (bytes).
 SEGMENT = 8 * 2**20
 #: Kept aside so that a full disk can still be spoken of (bytes).
 RESERVE = 64 * 2**10
+#: so many records at most stand in at once for those that are gone
+STAND_INS = 1000
 
 
 class _Segment:
@@ -123,8 +127,13 @@ class Spool:
         return self._segments[-1]
 
     def read(self, seq: int, limit: int) -> tuple[int, bytes]:
-        """Return (count, bytes) of the records from *seq* on: one at least, else up to *limit* bytes."""
+        """Return (count, bytes) of the records from *seq* on: one at least, else up to *limit* bytes.
+
+        In the place of what was trimmed others stand in: nobody asks for that unless the service lost what it had.
+        """
         with self.changed:
+            if seq < self.first:
+                return _stand_ins(seq, self.first)
             segment = next((s for s in self._segments if s.first <= seq < s.next), None)
             if segment is None:
                 return 0, b""
@@ -154,3 +163,14 @@ class Spool:
             if self._fd >= 0:
                 os.close(self._fd)
                 self._fd = -1
+
+
+def _stand_ins(seq: int, end: int) -> tuple[int, bytes]:
+    """Make records that show nothing, so that the numbers go on; the last before *end* says what is missing."""
+    now = time.time()
+    numbers = range(seq, min(end, seq + STAND_INS))
+    records = [{"seq": number, "time": now, "type": "stream", "name": "stdout", "text": ""} for number in numbers]
+    if numbers[-1] == end - 1:
+        said = "the service's store was replaced by an older copy"
+        records[-1] = {"seq": end - 1, "time": now, "type": "gap", "code": "store_restored", "message": said}
+    return len(records), b"".join([json.dumps(record).encode() + b"\n" for record in records])

@@ -248,6 +248,12 @@ class FakeAgent:
             server.shutdown()
             server.server_close()
 
+    def forget_from(self, seq: int) -> None:
+        """Lose what was durable, too, as a service does whose store is replaced by an older copy."""
+        with self.changed:
+            del self.lines[seq - 1 :]
+            self.durable = seq
+
     def want(self, action: str = "run", *, interrupts: int = 0, grace: float = 10.0) -> None:
         with self.changed:
             self.generation += 1

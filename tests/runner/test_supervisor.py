@@ -183,6 +183,37 @@ def test_an_agent_that_is_away_gets_everything_later(attempt, agent, eventually)
     assert agent.text() == "up\n" + "".join(f"{n}\n" for n in range(1, 100_001))
 
 
+def until_told(what):
+    return f"{what}; until [ -e go ]; do sleep 0.01; done; echo end"
+
+
+def test_what_a_store_lost_that_was_replaced_by_an_older_copy_is_sent_again(attempt, agent):
+    attempt.command("sh", "-c", until_told("echo one; until [ -e on ]; do sleep 0.01; done; echo two"))
+    agent.wait_for_text("one\n")
+    (attempt.folder / "work" / "on").touch()
+    agent.wait_for_text("one\ntwo\n")
+    agent.forget_from(2)
+    (attempt.folder / "work" / "go").touch()
+    attempt.finish()
+    assert agent.text() == "one\ntwo\nend\n"
+
+
+def test_in_the_place_of_what_is_lost_for_good_stands_a_note_and_nothing_else(attempt, agent):
+    attempt.command("sh", "-c", until_told("yes x | head -c 20000000; echo full"))
+    agent.wait(lambda: agent.lines and b"full" in agent.lines[-1])
+    before = len(agent.lines)
+    agent.forget_from(2)
+    (attempt.folder / "work" / "go").touch()
+    attempt.finish()
+    records = agent.records
+    (gap,) = (record for record in records if record["type"] == "gap")
+    assert gap["code"] == "store_restored"
+    shown = "".join(record["text"] for record in records[gap["seq"] :] if record["type"] == "stream")
+    assert 2 < gap["seq"] < before
+    assert not "".join(record["text"] for record in records[1 : gap["seq"] - 1])
+    assert shown.endswith("x\nfull\nend\n")
+
+
 def test_a_fenced_attempt_stops_everything_and_leaves(attempt, agent):
     attempt.cell("import os, time\nprint(os.getpid())\nwhile True:\n    time.sleep(0.05)\n    print('.')")
     agent.wait(lambda: agent.text())

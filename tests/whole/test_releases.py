@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import tarfile
+import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -37,6 +38,13 @@ def older_code(tmp_path_factory: pytest.TempPathFactory) -> Path:
         pytest.skip(f"commit {OLDER} is not in this checkout: git fetch --unshallow ({made.stderr.strip()})")
     with tarfile.open(archive) as content:
         content.extractall(folder / "code", filter="data")
+    # Where it is installed, its executor is found by this.
+    metadata = folder / "code" / "older-0.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: older\nVersion: 0\n")
+    executors = tomllib.loads((folder / "code" / "pyproject.toml").read_text())["project"]["entry-points"]
+    lines = [f"[{group}]\n" + "\n".join(map(" = ".join, found.items())) for group, found in executors.items()]
+    (metadata / "entry_points.txt").write_text("\n".join(lines) + "\n")
     return folder / "code"
 
 

@@ -279,8 +279,11 @@ class ProcessExecutor:
         spool = await asyncio.to_thread(folder.spool)
         stream = StreamKey(folder.key.job, folder.key.attempt)
         try:
-            if await self._send(folder, spool, stream):
-                await self._wait_until_durable(folder, spool, stream)
+            while await self._send(folder, spool, stream):
+                if (durable := self._core.durable(stream)) >= spool.next:
+                    return
+                if (self._core.expected(stream) or spool.next) >= spool.next:  # else it is asked for anew
+                    await self._core.wait_wanted(stream, ANY_GENERATION, durable, ANY_GENERATION, 20.0)
         finally:
             spool.close()
 
@@ -291,7 +294,7 @@ class ProcessExecutor:
             try:
                 await self._core.append(stream, folder.incarnation, position, count, lines)
             except OutOfSequence as error:
-                if not spool.first <= error.expected <= spool.next:
+                if error.expected > spool.next:
                     log.error("attempt %s: output from %d on was lost", folder.path.name, error.expected)
                     return False
                 position = error.expected
@@ -302,7 +305,3 @@ class ProcessExecutor:
             else:
                 position += count
         return not self._core.fenced(folder.key)
-
-    async def _wait_until_durable(self, folder: AttemptFolder, spool: Spool, stream: StreamKey) -> None:
-        while (durable := self._core.durable(stream)) < spool.next and not self._core.fenced(folder.key):
-            await self._core.wait_wanted(stream, ANY_GENERATION, durable, ANY_GENERATION, 20.0)

@@ -211,10 +211,8 @@ def test_a_new_store_loads_neither_alembic_nor_the_other_database(tmp_path: Path
     subprocess.run([sys.executable, "-c", program], check=True, env=os.environ)
 
 
-def test_a_postgresql_that_vanished_is_noticed_in_time(database_url: str) -> None:
-    if not database_url.startswith("postgresql"):
-        pytest.skip("SQLite is a file")
-    url = make_url(database_url).update_query_dict({"connect_timeout": "7"})
+def test_a_postgresql_that_vanished_is_noticed_in_time(postgres_url: str) -> None:
+    url = make_url(postgres_url).update_query_dict({"connect_timeout": "7"})
     opened = Database.open(url.render_as_string(hide_password=False))
     try:
         with opened.read() as connection:
