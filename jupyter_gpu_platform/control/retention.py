@@ -40,8 +40,9 @@ JOBS = 100
 CHANGES = 5000
 ROWS = 1000
 PAGES = 256
-#: after each step the store rests so many times as long as the step took
-REST = 4.0
+#: after each step the store rests so many times as long as the step took; in a pass that lasts longer than the time
+#: between two, less: what comes meanwhile must go as fast
+REST, REST_WHEN_LATE = 4.0, 1.0
 #: seconds between sweeps of objects, which list their directory
 SWEEP = 3600.0
 #: seconds that tokens and leases are kept after they ran out
@@ -120,6 +121,7 @@ class Keeper:
         self._task: asyncio.Task[None] | None = None
         self._swept = 0.0
         self._longest = 0.0
+        self._begun = 0.0
         #: what the pass has removed so far
         self._gone: Counts[str] = Counts()
         registry = services.metrics.registry
@@ -162,6 +164,7 @@ class Keeper:
     async def run_once(self) -> None:
         """Remove all that is due now."""
         self._longest = 0.0
+        self._begun = time.monotonic()
         self._gone.clear()
         for part in (
             self._jobs_by_age,
@@ -320,9 +323,11 @@ class Keeper:
         """Wait for one step, then leave the store to the others for a while; what found nothing to do took nothing."""
         begun = time.monotonic()
         result = await work
-        took = time.monotonic() - begun
+        ended = time.monotonic()
+        took = ended - begun
         self._longest = max(self._longest, took)
-        await asyncio.sleep(0.0 if result == 0 else REST * took)
+        late = ended - self._begun > self._policy.pass_minutes * 60
+        await asyncio.sleep(0.0 if result == 0 else took * (REST_WHEN_LATE if late else REST))
         return result
 
     def _count(self, what: str, number: int) -> None:
