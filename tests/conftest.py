@@ -39,7 +39,7 @@ def postgres_url(postgres_server: str) -> Iterator[str]:
 
     name = f"test{next(_numbers)}"
     with psycopg.connect(postgres_server, autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name}")  # type: ignore[call-overload]
+        connection.execute(f"CREATE DATABASE {name}")  # type: ignore[call-overload]  # the name is ours
         url = make_url(postgres_server).set(drivername="postgresql+psycopg", database=name)
         yield url.render_as_string(hide_password=False)
-        connection.execute(f"DROP DATABASE {name}")  # type: ignore[call-overload]
+        connection.execute(f"DROP DATABASE {name}")  # type: ignore[call-overload]  # the name is ours

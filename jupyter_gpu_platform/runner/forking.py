@@ -17,7 +17,7 @@ import signal
 from . import (
     launching,
     supervisor,  # noqa: F401 -- imported before the fork, not by each
-    worker,  # noqa: F401
+    worker,  # noqa: F401 -- so is this
 )
 from .standby import log_to
 

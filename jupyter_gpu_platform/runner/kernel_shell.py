@@ -26,7 +26,7 @@ from .shell import without_our_frames
 
 # debugpy's import writes a warning to fd 2, and nobody debugs here; so it is made unfindable meanwhile.
 _debugpy = sys.modules.get("debugpy")
-sys.modules["debugpy"] = None  # type: ignore[assignment]
+sys.modules["debugpy"] = None  # type: ignore[assignment]  # Python takes None for: not to be found
 try:
     import ipykernel.compiler
     import ipykernel.debugger

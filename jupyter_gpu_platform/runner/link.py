@@ -77,7 +77,7 @@ class _Answers:
         """Nothing: the next response is read from the same file."""
 
     def read_response(self) -> tuple[int, Any]:
-        response = http.client.HTTPResponse(self, method="POST")  # type: ignore[arg-type]
+        response = http.client.HTTPResponse(self, method="POST")  # type: ignore[arg-type]  # it needs makefile() alone
         response.begin()
         body = response.read()
         return response.status, json.loads(body.decode() or "{}")

@@ -159,7 +159,7 @@ def _all_names(code: types.CodeType) -> Set[str]:
 def _pickler_class() -> Type[Any]:
     import cloudpickle  # here: plain Python must be able to load this module
 
-    class _Pickler(cloudpickle.Pickler):  # type: ignore[misc, unused-ignore]
+    class _Pickler(cloudpickle.Pickler):  # type: ignore[misc, unused-ignore]  # untyped in some releases
         """cloudpickle's, but the functions of one namespace share it, and closures share their cells."""
 
         def __init__(self, packer: Packer, sink: _Sink) -> None:

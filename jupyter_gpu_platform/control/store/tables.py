@@ -83,7 +83,7 @@ job = Table(
     Index("job_by_phase", "phase", "id"),
 )
 # Said in SQL, as an index of some rows: SQLAlchemy's own way to say it loads the dialects of both databases.
-_by_end: DDL = DDL("CREATE INDEX job_by_end ON job (ended) WHERE ended IS NOT NULL")  # type: ignore[no-untyped-call]
+_by_end: DDL = DDL("CREATE INDEX job_by_end ON job (ended) WHERE ended IS NOT NULL")  # type: ignore[no-untyped-call]  # SQLAlchemy's DDL is untyped
 sqlalchemy_event.listen(job, "after_create", _by_end)
 
 job_label = Table(
@@ -256,7 +256,7 @@ output_chunk = Table(
     Column("data", LargeBinary, nullable=False),
 )
 # The chunks are compressed already; the server's own compression would only slow it down.
-_as_it_is: DDL = DDL("ALTER TABLE output_chunk ALTER COLUMN data SET STORAGE EXTERNAL")  # type: ignore[no-untyped-call]
+_as_it_is: DDL = DDL("ALTER TABLE output_chunk ALTER COLUMN data SET STORAGE EXTERNAL")  # type: ignore[no-untyped-call]  # SQLAlchemy's DDL is untyped
 sqlalchemy_event.listen(output_chunk, "after_create", _as_it_is.execute_if(dialect="postgresql"))
 
 output_segment = Table(

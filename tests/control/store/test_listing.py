@@ -99,11 +99,11 @@ async def large(writer: Writer, database: Database, make_job: MakeJob) -> None:
 async def test_each_index_is_read_from_its_end(reader: Reader, large: None, database: Database) -> None:
     for name, wanted in INDEXED.items():
         for after in (None, "jz"):
-            plans = await reader.run(lambda tx, w=wanted, a=after: listing.plans(tx, w, 101, a))  # type: ignore[misc]
+            plans = await reader.run(lambda tx, w=wanted, a=after: listing.plans(tx, w, 101, a))  # type: ignore[misc]  # a lambda's default
             text = "\n".join(str(row) for row in plans[0])
             if database.is_sqlite:
                 # (id, parent, _, text): a walk along an index in its order is called a SCAN, too.
-                steps = [(row[1], str(row[3])) for row in plans[0]]  # type: ignore[index]
+                steps = [(row[1], str(row[3])) for row in plans[0]]  # type: ignore[index]  # SQLite's rows
                 reads = [(parent, step) for parent, step in steps if " job" in step]
                 assert reads, (name, text)
                 assert all("USING COVERING INDEX" in step for _, step in reads), (name, text)
