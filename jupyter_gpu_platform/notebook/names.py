@@ -202,7 +202,7 @@ class _Flow(ast.NodeVisitor):
             if alias.name != "*":
                 self.write(alias.asname or alias.name.split(".")[0])
 
-    visit_Import = visit_ImportFrom = _import  # noqa: N815 - ast's names - names that ast.NodeVisitor looks for
+    visit_Import = visit_ImportFrom = _import  # noqa: N815 - names that ast.NodeVisitor looks for
 
     def visit_Global(self, node: ast.Global) -> None:
         pass
