@@ -120,7 +120,7 @@ class Platform:
 
     def store_bytes(self) -> float:
         in_database = sum(map(float, re.findall(r"^jgp_store_bytes\{[^}]*\} (\S+)", self.figures(), re.MULTILINE)))
-        files = sum(path.stat().st_size for path in self.folder.rglob("*") if path.is_file() and path.suffix != ".log")
+        files = sum(_size(path) for path in self.folder.rglob("*") if path.suffix != ".log")
         return max(in_database, float(files))
 
 
@@ -142,6 +142,13 @@ class Samples:
 
     def _add(self, name: str, unit: str, value: float) -> None:
         self.series.setdefault((name, unit), []).append(value)
+
+
+def _size(path: Path) -> int:
+    """Bytes of a file; nothing of one that has just aged out."""
+    with contextlib.suppress(FileNotFoundError):
+        return path.stat().st_size if path.is_file() else 0
+    return 0
 
 
 def _use(process: psutil.Process) -> tuple[float, int, int]:
