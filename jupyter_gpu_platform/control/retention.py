@@ -223,7 +223,7 @@ class Keeper:
                 return
             place = jobs[-1]
             ids = [job.id for job in jobs]
-            sizes = await output.look(lambda connection, ids=ids: aging.output_sizes(connection, ids))  # type: ignore[misc]  # mypy can't type a lambda's default
+            sizes = await output.sizes(ids)
             going = []
             for job in jobs:
                 if over > 0 and sizes.get(job.id):
@@ -243,7 +243,7 @@ class Keeper:
         if not jobs:
             return 0
         ids = [job.id for job in jobs]
-        sizes = await self._services.output.look(lambda connection: aging.output_sizes(connection, ids))
+        sizes = await self._services.output.sizes(ids)
         gone = await self._step(self._services.writer.run(lambda tx: aging.delete_jobs(tx, jobs)))
         # The rows go first, as when a person deletes a job; output that is left behind by a crash is found later.
         await self._step(self._services.output.delete(*gone))

@@ -16,15 +16,15 @@ from jupyter_gpu_platform.model.records import StreamKey
 LINE = b'{"seq":1,"time":1.0,"type":"stream","name":"stdout","text":"kept"}\n'
 
 
-async def ended_job(server: Server, *, now: float) -> str:
-    """Store a job that has written one record and ended at *now*."""
+async def ended_job(server: Server, *, now: float, lines: int = 1) -> str:
+    """Store a job that has written so many records and ended at *now*."""
     services = server.services
     spec = JobSpec(source=Command(argv=("true",)))
     job = Job(id=new_job_id(), spec=spec, owner="ada", project="default", organisation="default", created=now)
     await services.writer.run(lambda tx: tx.insert_job(job))
     key = StreamKey(job.id, 1)
     await services.output.open_stream(key, "boot-1", "here", 10_000)
-    await services.output.append(key, "boot-1", "here", 1, 1, LINE)
+    await services.output.append(key, "boot-1", "here", 1, lines, LINE * lines)
     ended, _ = lifecycle.cancel(job, None, now=now)
     await services.writer.run(lambda tx: tx.put_job(ended))
     return job.id
@@ -45,7 +45,7 @@ def test_an_ended_jobs_output_is_sealed_and_reads_as_before(begins: str, tmp_pat
             objects_url=(tmp_path / "objects").as_uri(),
         )
         server = await Server.open(settings)
-        sealer = Sealer(server.services, lambda: True, hot_seconds=0.0)
+        sealer = Sealer(server.services, lambda: True, hot_seconds=0.0, least=1)
         try:
             if begins == "before the job ends":
                 sealer.start()
@@ -56,6 +56,28 @@ def test_an_ended_jobs_output_is_sealed_and_reads_as_before(begins: str, tmp_pat
             await until_sealed(server, job_id)
             assert await server.services.output.read(job_id) == before
             assert [path.is_file() for path in (tmp_path / "segments").rglob("*") if path.is_file()] == [True]
+        finally:
+            await sealer.stop()
+            await server.close()
+
+    asyncio.run(scenario())
+
+
+def test_small_outputs_stay_in_the_database(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        settings = Settings(
+            database_url=f"sqlite:///{tmp_path / 'control.db'}",
+            segments_url=(tmp_path / "segments").as_uri(),
+            objects_url=(tmp_path / "objects").as_uri(),
+        )
+        server = await Server.open(settings)
+        sealer = Sealer(server.services, lambda: True, hot_seconds=0.0, least=2 * len(LINE))
+        sealer.start()
+        try:
+            small = await ended_job(server, now=server.services.now())
+            large = await ended_job(server, now=server.services.now(), lines=2)
+            await until_sealed(server, large)
+            assert await server.services.output.unsealed() == [small]
         finally:
             await sealer.stop()
             await server.close()

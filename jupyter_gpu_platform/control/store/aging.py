@@ -102,11 +102,6 @@ def output_bytes(connection: Connection) -> int:
     return int(connection.execute(select(func.sum(tables.output_job.c.size))).scalar() or 0)
 
 
-def output_sizes(connection: Connection, jobs: Sequence[str]) -> dict[str, int]:
-    row = tables.output_job.c
-    return {found.job: found.size for found in connection.execute(select(row.job, row.size).where(row.job.in_(jobs)))}
-
-
 def jobs_with_output(connection: Connection, after: str, limit: int) -> list[str]:
     """List, in the order of their names, the jobs beyond *after* that have a log."""
     row = tables.output_job.c

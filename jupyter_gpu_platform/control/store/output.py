@@ -113,10 +113,18 @@ class OutputLane:
             await self._ask(lambda: self._segments.delete(name))
         return bool(replaced)
 
-    async def unsealed(self) -> list[str]:
-        """List the jobs that have output in the database, running ones included."""
-        query = select(tables.output_chunk.c.job).distinct()
+    async def unsealed(self, least: int = 0) -> list[str]:
+        """List the jobs of at least so many bytes that have output in the database, running ones included."""
+        row = tables.output_job.c
+        here = select(tables.output_chunk.c.job).where(tables.output_chunk.c.job == row.job).exists()
+        query = select(row.job).where(row.size >= least, here)
         return list(await self.look(lambda connection: connection.execute(query).scalars().all()))
+
+    async def sizes(self, jobs: Sequence[str]) -> dict[str, int]:
+        """Return the bytes of those jobs' output, as it was written."""
+        row = tables.output_job.c
+        query = select(row.job, row.size).where(row.job.in_(jobs))
+        return await self.look(lambda connection: {found.job: found.size for found in connection.execute(query)})
 
     async def delete(self, *jobs: str) -> None:
         """Remove all output of these jobs; their streams take nothing more."""
@@ -129,8 +137,9 @@ class OutputLane:
                 connection.execute(delete(table).where(table.c.job.in_(jobs)))
             return list(names)
 
-        for name in await self.change(remove):
-            await self._ask(lambda name=name: self._segments.delete(name))  # type: ignore[misc]  # mypy can't type a lambda's default
+        names = await self.change(remove)
+        if names:
+            await self._ask(lambda: self._segments.delete(*names))
         self._recent.forget(*jobs)
         for job in jobs:
             self._database.outputs.wake(job)

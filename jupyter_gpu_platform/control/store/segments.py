@@ -85,9 +85,10 @@ class Segments:
             chunks.append(Chunk(block.last, block.records, block.attempt, block.replica, lines))
         return chunks
 
-    def delete(self, name: str) -> None:
-        with contextlib.suppress(FileNotFoundError):
-            self._fs.rm_file(self._path(name))
+    def delete(self, *names: str) -> None:
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):
+                self._fs.rm_file(self._path(name))
 
     def _path(self, name: str) -> str:
         return f"{self._root}/{name}"
