@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, and_, delete, func, or_, select, text, tuple_
 from sqlalchemy.sql.elements import ColumnElement
@@ -121,9 +121,11 @@ def file_use(connection: Connection) -> FileUse:
 
 def give_back(connection: Connection, pages: int) -> int:
     """Have SQLite give up to so many free pages back to the disk; returns how many it gave."""
-    before = _pragma(connection, "page_count")
-    connection.exec_driver_sql(f"PRAGMA incremental_vacuum({pages})").close()
-    return before - _pragma(connection, "page_count")
+    pages = min(pages, _pragma(connection, "freelist_count"))
+    driver: Any = connection.connection.driver_connection
+    for _ in range(pages):
+        driver.execute("PRAGMA incremental_vacuum(1)")  # Python's sqlite3 gives back one a call, whatever it is told
+    return pages
 
 
 def _pragma(connection: Connection, name: str) -> int:

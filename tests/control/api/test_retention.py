@@ -321,6 +321,21 @@ def test_replicas_that_are_gone_leave_nothing(start: Callable[..., Service], clo
     assert service.call(service.services.reader.run(lambda tx: tx.lease(f"replica:{mine}"))) is not None
 
 
+def test_free_pages_are_given_back_as_many_at_once_as_asked(tmp_path: Path) -> None:
+    service = Service(settings_at(tmp_path))
+    try:
+        for _ in range(20):
+            ended(service, "x", days_ago=3, env={"BIG": "y" * 50_000})
+        service.call(service.services.writer.run(lambda tx: tx.connection.exec_driver_sql("DELETE FROM change")))
+        use = service.call(service.services.reader.run(lambda tx: aging.file_use(tx.connection)))
+        given = service.call(service.services.writer.run(lambda tx: aging.give_back(tx.connection, 30)))
+        left = service.call(service.services.reader.run(lambda tx: aging.file_use(tx.connection)))
+        assert given == 30
+        assert use.total - left.total == use.free - left.free == 30 * 4096
+    finally:
+        service.close()
+
+
 def test_files_shrink_and_say_how_large_they_are(tmp_path: Path, clock: Clock) -> None:
     service = Service(settings_at(tmp_path, now=clock, retention=Retention(days=1.0, changes=10)))
     try:
