@@ -64,8 +64,9 @@ def held_bytes(tx: Transaction) -> int:
 
 def delete_jobs(tx: Transaction, jobs: Sequence[Ended]) -> list[str]:
     """Delete those that ended when they are said to have: who was tried again meanwhile stays."""
-    unchanged = select(_job.id).where(or_(*(and_(_job.id == job.id, _job.ended == job.ended) for job in jobs)))
-    return tx.delete_jobs(tx.connection.execute(unchanged).scalars().all())
+    listed = {job.id: job.ended for job in jobs}
+    now = tx.connection.execute(select(_job.id, _job.ended).where(_job.id.in_(listed)))
+    return tx.delete_jobs([row.id for row in now if row.ended == listed[row.id]])
 
 
 def end_of_old_changes(tx: Transaction, before: float, keep: int, limit: int) -> int:
