@@ -65,7 +65,7 @@ def held_bytes(tx: Transaction) -> int:
 def delete_jobs(tx: Transaction, jobs: Sequence[Ended]) -> list[str]:
     """Delete those that ended when they are said to have: who was tried again meanwhile stays."""
     listed = {job.id: job.ended for job in jobs}
-    now = tx.connection.execute(select(_job.id, _job.ended).where(_job.id.in_(listed)))
+    now = tx.connection.execute(select(_job.id, _job.ended).where(tables.among(_job.id, listed)))
     return tx.delete_jobs([row.id for row in now if row.ended == listed[row.id]])
 
 
@@ -92,7 +92,7 @@ def delete_leftovers(tx: Transaction, before: float) -> int:
 
 def unknown_jobs(tx: Transaction, ids: Sequence[str]) -> set[str]:
     """Return which of these jobs are not in the store."""
-    return set(ids) - set(tx.connection.execute(select(_job.id).where(_job.id.in_(ids))).scalars())
+    return set(ids) - set(tx.connection.execute(select(_job.id).where(tables.among(_job.id, ids))).scalars())
 
 
 # --- the output lane

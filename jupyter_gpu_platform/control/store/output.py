@@ -123,7 +123,7 @@ class OutputLane:
     async def sizes(self, jobs: Sequence[str]) -> dict[str, int]:
         """Return the bytes of those jobs' output, as it was written."""
         row = tables.output_job.c
-        query = select(row.job, row.size).where(row.job.in_(jobs))
+        query = select(row.job, row.size).where(tables.among(row.job, jobs))
         return await self.look(lambda connection: {found.job: found.size for found in connection.execute(query)})
 
     async def delete(self, *jobs: str) -> None:
@@ -132,9 +132,9 @@ class OutputLane:
         def remove(connection: Connection) -> list[str]:
             _lock(connection, jobs)
             segment = tables.output_segment
-            names = connection.execute(select(segment.c.name).where(segment.c.job.in_(jobs))).scalars().all()
+            names = connection.execute(select(segment.c.name).where(tables.among(segment.c.job, jobs))).scalars().all()
             for table in (tables.output_chunk, segment, tables.output_stream, tables.output_job):
-                connection.execute(delete(table).where(table.c.job.in_(jobs)))
+                connection.execute(delete(table).where(tables.among(table.c.job, jobs)))
             return list(names)
 
         names = await self.change(remove)
@@ -376,9 +376,9 @@ def _load(connection: Connection, operations: Sequence[_LogOperation]) -> dict[s
         new = [{"job": name, "newest_attempt": 0, "records": 0, "size": 0} for name in opened]
         connection.execute(tables.insert_missing(connection.dialect, job), new)
     names = {operation.job for operation in operations}
-    query = select(job).where(job.c.job.in_(names)).order_by(job.c.job).with_for_update()
+    query = select(job).where(tables.among(job.c.job, names)).order_by(job.c.job).with_for_update()
     logs = {row["job"]: Log(**row) for row in connection.execute(query).mappings()}
-    for row in connection.execute(select(stream).where(stream.c.job.in_(logs))).mappings():
+    for row in connection.execute(select(stream).where(tables.among(stream.c.job, logs))).mappings():
         values = dict(row)
         key = StreamKey(*(values.pop(name) for name in StreamKey._fields))
         logs[key.job].streams[key] = Stream(key, **values)
@@ -443,7 +443,7 @@ def _chunk_row(job: str, chunk: Chunk) -> dict[str, Any]:
 def _lock(connection: Connection, jobs: Collection[str]) -> int:
     """Lock the logs of jobs, in the order of their names, so that two replicas never deadlock; return how many are."""
     row = tables.output_job.c.job
-    query = select(row).where(row.in_(jobs)).order_by(row).with_for_update()
+    query = select(row).where(tables.among(row, jobs)).order_by(row).with_for_update()
     return len(connection.execute(query).all())
 
 

@@ -6,7 +6,8 @@ A new store gets these tables as they are; the revisions in ``migrations/`` make
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, TypeVar
 
 from sqlalchemy import (
     DDL,
@@ -27,6 +28,9 @@ from sqlalchemy import event as sqlalchemy_event
 
 if TYPE_CHECKING:
     from sqlalchemy.dialects import postgresql, sqlite
+    from sqlalchemy.sql.elements import ColumnElement
+
+T = TypeVar("T")
 
 #: The form of stored payloads; fields are only added within one.
 PAYLOAD_VERSION = 1
@@ -270,6 +274,20 @@ output_segment = Table(
     # msgpack: [[last, count, attempt, replica, size, offset, stored size], …]
     Column("index", LargeBinary, nullable=False),
 )
+
+
+def padded(values: Iterable[T]) -> list[T]:
+    """Repeat the last of some values until there are as many as a power of two.
+
+    Each connection keeps the statements that it has seen, and one with a list is another for each length of it.
+    """
+    listed = list(values)
+    return listed + listed[-1:] * (2 ** (len(listed) - 1).bit_length() - len(listed)) if listed else listed
+
+
+def among(column: ColumnElement[str], values: Iterable[str]) -> ColumnElement[bool]:
+    """Say that a column holds one of some values."""
+    return column.in_(padded(values))
 
 
 def _insert(dialect: Dialect, table: Table) -> sqlite.Insert | postgresql.Insert:

@@ -121,7 +121,9 @@ class Transaction:
         missing = [job_id for job_id in job_ids if job_id not in self._jobs]
         for some in batched(missing, _MANY):
             row = tables.job.c
-            for job_id, payload in self.connection.execute(select(row.id, row.payload).where(row.id.in_(some))):
+            for job_id, payload in self.connection.execute(
+                select(row.id, row.payload).where(tables.among(row.id, some))
+            ):
                 self._jobs[job_id] = _job(payload)
         return {job_id: job for job_id in job_ids if (job := self._jobs.get(job_id)) is not None}
 
@@ -165,11 +167,13 @@ class Transaction:
         if not gone:
             return []
         attempt = tables.attempt.c
-        self.connection.execute(delete(tables.job).where(tables.job.c.id.in_(gone)))
+        self.connection.execute(delete(tables.job).where(tables.among(tables.job.c.id, gone)))
         for table in (tables.job_label, tables.event):
-            self.connection.execute(delete(table).where(table.c.job.in_(gone)))
+            self.connection.execute(delete(table).where(tables.among(table.c.job, gone)))
         self._let_go_of_objects(gone)
-        self.connection.execute(delete(tables.attempt).where(attempt.job.in_(gone), attempt.forgotten.is_(True)))
+        self.connection.execute(
+            delete(tables.attempt).where(tables.among(attempt.job, gone), attempt.forgotten.is_(True))
+        )
         self._attempts = {key: kept for key, kept in self._attempts.items() if key[0] not in gone}
         for job_id, job in gone.items():
             self._jobs[job_id] = None
@@ -224,7 +228,7 @@ class Transaction:
         last, above = str(restored[0]).split() if restored else ("", "0")
         found = {job_id: int(above) for job_id in job_ids if job_id <= last}
         for some in batched(job_ids, _MANY):
-            query = select(row.job, func.max(row.number)).where(row.job.in_(some)).group_by(row.job)
+            query = select(row.job, func.max(row.number)).where(tables.among(row.job, some)).group_by(row.job)
             for job_id, number in self.connection.execute(query):
                 found[job_id] = max(number, found.get(job_id, 0))
         return found
@@ -309,20 +313,20 @@ class Transaction:
         held = select(tables.job_object.c.job).where(_same_object()).exists()
         names = select(row.name).where(row.used < before, ~held).limit(limit)
         found = list(self.connection.execute(names).scalars())
-        self.connection.execute(delete(tables.stored_object).where(row.name.in_(found)))
+        self.connection.execute(delete(tables.stored_object).where(tables.among(row.name, found)))
         return found
 
     def known_object_names(self, names: Sequence[str]) -> set[str]:
         """Return which of these files belong to an object."""
         row = tables.stored_object.c
-        return set(self.connection.execute(select(row.name).where(row.name.in_(names))).scalars())
+        return set(self.connection.execute(select(row.name).where(tables.among(row.name, names))).scalars())
 
     def _stored_object(self, query: Select[Any]) -> rows.StoredObject | None:
         found = self._first(query)
         return rows.StoredObject(**found) if found else None
 
     def _let_go_of_objects(self, job_ids: Collection[str]) -> None:
-        theirs = tables.job_object.c.job.in_(job_ids)
+        theirs = tables.among(tables.job_object.c.job, job_ids)
         held = select(tables.job_object.c.job).where(theirs, _same_object()).exists()
         self.connection.execute(update(tables.stored_object).where(held).values(used=self._clock()))
         self.connection.execute(delete(tables.job_object).where(theirs))
@@ -342,6 +346,7 @@ class Transaction:
             by_owner.setdefault(owner, []).append(key)
             self._answers[owner, key] = None
         for owner, keys in by_owner.items():
+            keys = tables.padded(keys)
             these = ", ".join("?" * len(keys))
             query = f"SELECT key, digest, answer FROM remembered WHERE owner = ? AND key IN ({these})"  # noqa: S608 -- nobody's text
             for key, digest, answer in self._rows(query, owner, *keys):
@@ -458,7 +463,7 @@ class Transaction:
         """Return those of the leases that exist."""
         found = []
         for some in batched(list(names), _MANY):
-            query = select(tables.lease).where(tables.lease.c.name.in_(some))
+            query = select(tables.lease).where(tables.among(tables.lease.c.name, some))
             found += [rows.Lease(**row) for row in self.connection.execute(query).mappings()]
         return found
 
