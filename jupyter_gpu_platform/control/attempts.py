@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 
 #: Rows of the change log read at a time.
 PAGE = 1000
-#: Hellos worked on at one time; the others wait, so that a call of a person finds the readers' threads free.
-GREETED_AT_ONCE = 4
+#: Hellos worked on at one time: the others wait, so that a call of a person finds one of the four readers free.
+GREETED_AT_ONCE = 3
 #: Of an attempt of which nothing new was wanted since it was placed.
 FIRST_GENERATION = 1
 

@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 S = TypeVar("S", bound=msgspec.Struct)
 
 #: Credentials looked up at one time: when a thousand agents dial, calls of people don't wait behind all of them.
-ADMITTED_AT_ONCE = 4
+ADMITTED_AT_ONCE = 3
 #: The generation of a tombstone for an attempt that the store doesn't know: newer than any that another store gave.
 _LAST_GENERATION = 2**62
 
