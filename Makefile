@@ -9,7 +9,10 @@ ACTIVE := PATH="$(CURDIR)/$(BIN):$$PATH"
 #: the notebook that `make demo` runs
 NOTEBOOK ?= examples/quickstart.ipynb
 
-.PHONY: help demo lab test lint docs docs-outputs bench clean
+#: what real clusters are made of, beside Kubernetes itself
+SYSTEM := etcd-server containerd runc containernetworking-plugins debootstrap iproute2
+
+.PHONY: help demo lab test lint docs docs-outputs bench cluster clean
 .DEFAULT_GOAL := help
 
 help: ## Show these verbs
@@ -23,7 +26,7 @@ lab: $(VENV)/.lab ## Open JupyterLab on the example notebooks
 	@echo "→ starting JupyterLab on examples/"
 	@$(ACTIVE) jupyter lab --notebook-dir=examples $(if $(filter 0,$(shell id -u)),--allow-root)
 
-test: $(VENV)/.test ## Run all tests
+test: $(VENV)/.test $(VENV)/.system $(VENV)/.cluster ## Run all tests
 	@echo "→ running the tests"
 	@$(BIN)/pytest $(TESTS)
 
@@ -45,8 +48,23 @@ docs-outputs: $(VENV)/.test ## Run what the docs show and write its outputs into
 bench: $(VENV)/.test ## Take the figures in benchmarks/ (quick form)
 	@for program in benchmarks/bench_*.py; do echo "→ $$program"; $(BIN)/python $$program --quick || exit 1; done
 
+cluster: $(VENV)/.cluster ## Start a Kubernetes cluster on this machine and join it to the local platform
+	@$(ACTIVE) python -m tests.cluster up --join
+
 clean: ## Remove the environment and all caches of this checkout
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis dist
+
+# As root only. Without it, tests that need these programs are skipped and say so.
+$(VENV)/.system: Makefile | $(VENV)/bin/python
+	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && ! dpkg -s $(SYSTEM) >/dev/null 2>&1; then \
+	  echo "→ installing $(SYSTEM)"; \
+	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $(SYSTEM) >/dev/null; fi
+	@touch $@
+
+# Some minutes once for each release of Kubernetes; what is built stays in ~/.cache.
+$(VENV)/.cluster: tests/cluster/programs/go.mod tests/cluster/images.py | $(VENV)/.test $(VENV)/.system
+	@$(BIN)/python -m tests.cluster build
+	@touch $@
 
 # One stamp per set of packages; each is newer than the list it was installed from.
 $(VENV)/bin/python:

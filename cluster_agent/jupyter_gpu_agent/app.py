@@ -58,13 +58,15 @@ class AgentApp(Application):
     ).tag(config=True)
     executor = Unicode(
         "process",
-        help="What makes jobs real here: process, or simulated, which only seems to run them. Default: process.",
+        help="What makes jobs real here: process; kubernetes, as pods of a cluster; or simulated, which only seems to "
+        "run them. Default: process.",
     ).tag(config=True)
     executor_options = Dict(
         value_trait=Unicode(),
         help="What only this executor understands, as name=value; an unknown name is refused. "
         "simulated: start_delay and run_time (seconds, or a range: 0.5:2), records, record_length, failures (a share), "
-        "seed, cpus. Default: none.",
+        "seed, cpus. kubernetes: link (host:port at which pods reach this agent; needed), listen, kubeconfig, "
+        "namespace, projects, image, user, pull_policy, pull_secrets, state_secret, all_pods. Default: none.",
     ).tag(config=True)
     fake_gpus = Int(
         0, min=0, max=64, help="Simulate this many GPUs, for development; says so everywhere. Default: 0."
@@ -148,7 +150,7 @@ class AgentApp(Application):
         )
         await core.start(self._factory()(core, settings))
         try:
-            resolve = self._local_endpoint if self.local else await self._remote_endpoint()
+            resolve = self._local_endpoint if self.local else await self._remote_endpoint(core)
             pause = {"longest_pause": LOCAL_PAUSE} if self.local else {}
             connection = Connection(core, resolve, **pause)
             await self._until_told(connection)
@@ -200,19 +202,19 @@ class AgentApp(Application):
         credential = credentials.load(self._credential_path)
         return Endpoint(found.url, credential.agent_id, credential.credential) if credential else None
 
-    async def _remote_endpoint(self) -> Any:
+    async def _remote_endpoint(self, core: Core) -> Any:
         """Join if need be; return what picks a replica for each try."""
         urls = [url.rstrip("/") for url in self.urls]
         if not urls:
             raise errors.InvalidRequest("no control service was named", hint="Name one with --url, or use --local.")
-        credential = credentials.load(self._credential_path) or await self._join(urls)
+        credential = credentials.load(self._credential_path) or await self._join(urls, core)
         return lambda: Endpoint(random.choice(urls), credential.agent_id, credential.credential)  # noqa: S311 -- no secret
 
     def _join_token(self) -> str:
         token = os.environ.pop(JOIN_TOKEN_VARIABLE, "")
         return Path(self.join_token_file).expanduser().read_text().strip() if self.join_token_file else token
 
-    async def _join(self, urls: list[str]) -> credentials.Credential:
+    async def _join(self, urls: list[str], core: Core) -> credentials.Credential:
         token = self._join_token()
         if not token:
             raise errors.InvalidRequest(
@@ -221,6 +223,7 @@ class AgentApp(Application):
             )
         credential = await credentials.join(random.choice(urls), token)  # noqa: S311 -- no secret
         credentials.save(self._credential_path, credential)
+        await core.executor.keep(self._credential_path.name)
         return credential
 
 

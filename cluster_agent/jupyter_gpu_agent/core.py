@@ -80,6 +80,8 @@ class Core:
         #: what people answered, until its runner has it; in memory only
         self._answers: dict[AttemptKey, dict[int, str]] = {}
         self._claims: dict[int, asyncio.Future[ClaimResult]] = {}
+        #: who was granted which attempt through this agent
+        self._granted: dict[AttemptKey, str] = {}
         self._ends: dict[_EndKey, asyncio.Future[None]] = {}
 
     @property
@@ -217,6 +219,7 @@ class Core:
                 await self.executor.forget(key)
                 self.streams.forget(*key)
                 self._answers.pop(key, None)
+                self._granted.pop(key, None)
                 if self._desired.get(key) is item:
                     del self._desired[key]
                 self.session.forgotten(Owned(job=key.job, attempt=key.attempt))
@@ -246,9 +249,14 @@ class Core:
             self.session.withdraw(request)
         if result.granted:
             self.streams.open(StreamKey(job, attempt, replica), incarnation)
+            self._granted[AttemptKey(job, attempt)] = incarnation
         else:
             self.counts["calls_refused"] += 1
         return result
+
+    def claimed_by(self, key: AttemptKey) -> str:
+        item = self._desired.get(key)
+        return self._granted.get(key) or (item.incarnation if item is not None else "")
 
     async def append(self, key: StreamKey, incarnation: str, first: int, count: int, lines: bytes) -> None:
         deadline = asyncio.get_running_loop().time() + APPEND_PATIENCE

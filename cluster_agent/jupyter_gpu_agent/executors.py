@@ -29,6 +29,7 @@ from jupyter_gpu_platform.wire.messages import ClaimResult, Desired, Owned, Star
 ENTRY_POINTS = "jupyter_gpu_platform.executors"
 #: the executors of this package
 OWN = {
+    "kubernetes": "jupyter_gpu_agent.kubernetes.executor:KubernetesExecutor",
     "process": "jupyter_gpu_agent.process.executor:ProcessExecutor",
     "simulated": "jupyter_gpu_agent.simulated.executor:SimulatedExecutor",
 }
@@ -126,6 +127,9 @@ class Executor(Protocol):
     async def spooled(self) -> int:
         """Bytes of output that runners keep on disk here; asked every few seconds."""
 
+    async def keep(self, name: str) -> None:
+        """See to it that the next agent finds this file of the state directory, which has just been written."""
+
 
 class ExecutorFactory(Protocol):
     def __call__(self, core: AgentCore, settings: ExecutorSettings) -> Executor: ...
@@ -139,6 +143,9 @@ class AgentCore(Protocol):
 
         :raises Unavailable: the service can't be asked now; ask again.
         """
+
+    def claimed_by(self, key: AttemptKey) -> str:
+        """The incarnation that holds the attempt, as far as this agent has heard; empty where none does."""
 
     async def append(self, key: StreamKey, incarnation: str, first: int, count: int, lines: bytes) -> None:
         """Hand over *count* records as whole JSON lines; returns when they are taken, which is not durable.

@@ -51,6 +51,8 @@ class LinkServer:
 
     :param key: from which the attempts' tokens are made.
     :param on_ended: called with an attempt whose end the service has committed.
+    :param explain: says why an attempt ended, given why its runner thinks it did.
+    :param on_records: called with the lines that the agent has taken of an attempt.
     :param tls: for a socket that others can reach.
     """
 
@@ -60,9 +62,13 @@ class LinkServer:
         key: bytes,
         on_ended: Callable[[AttemptKey], None],
         tls: ssl.SSLContext | None = None,
+        on_records: Callable[[AttemptKey, bytes], None] = lambda *_: None,
+        explain: Callable[[AttemptKey, Reason | None], Reason | None] = lambda _, reason: reason,
     ) -> None:
         self.core = core
         self.on_ended = on_ended
+        self.on_records = on_records
+        self.explain = explain
         self._key = key
         handlers = [
             (r"/v1/attempts/([^/]+)/(\d+)/(\d+)/claim", ClaimHandler, {"link": self}),
@@ -138,6 +144,7 @@ class RecordsHandler(LinkHandler):
             return self.answer(410)
         except (Unavailable, TimeoutError):
             return self.answer(503)
+        self.link.on_records(self.attempt, self.request.body)
         return self.answer(200, durable=core.durable(self.key))
 
 
@@ -164,7 +171,7 @@ class EndedHandler(LinkHandler):
             attempt=self.key.attempt,
             incarnation=ended.incarnation,
             exit_code=ended.exit_code,
-            reason=ended.reason,
+            reason=self.link.explain(self.attempt, ended.reason),
         )
         try:
             async with asyncio.timeout(PARK):

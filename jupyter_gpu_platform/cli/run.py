@@ -41,7 +41,9 @@ def main(argv: list[str]) -> int:
     args = _arguments(argv)
     with connect() as client:
         local = client.status().local
-        spec = specify(Command(argv=tuple(args.command)), local=local, **job_options(args))
+        options = job_options(args)
+        here = fitting.runs_here(client, options, local=local)
+        spec = specify(Command(argv=tuple(args.command)), here=here, **options)
         fitting.check(client, spec, local=local)
         job = client.submit(spec)
         if args.detach:

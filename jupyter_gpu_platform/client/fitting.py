@@ -9,13 +9,33 @@ import msgspec
 
 from .. import errors
 from ..model import placement
-from ..model.jobs import JobSpec
+from ..model.jobs import Command, JobSpec
 from ..model.resources import Capacity, fits_model
+from ..runtime import LOCAL_CLUSTER
 from .options import nearest
+from .specifying import Options, specify
+
+#: what resources are asked for doesn't depend on what is run
+_NOTHING = Command(argv=("true",))
 
 if TYPE_CHECKING:
     from .protocol import Document
     from .sync import Client
+
+
+def runs_here(client: Client, options: Options, *, local: bool) -> bool:
+    """Say whether a job with these options is for this machine.
+
+    On the platform of this machine it is, unless it names another cluster or an image, or asks for GPUs that only
+    another cluster has.
+    """
+    if not local or options.get("cluster") not in (None, LOCAL_CLUSTER) or options.get("image"):
+        return False
+    if options.get("cluster") or not options.get("gpus"):
+        return True
+    asked = specify(_NOTHING, here=False, **options).resources
+    lacks = {view.name: placement.lack(asked, view) for view in views(client)}
+    return lacks.pop(LOCAL_CLUSTER, None) is None or not lacks
 
 
 def check(client: Client, spec: JobSpec, *, local: bool) -> None:
@@ -24,7 +44,7 @@ def check(client: Client, spec: JobSpec, *, local: bool) -> None:
     :param local: the platform is this machine's own, which doesn't grow; a cluster elsewhere may.
     :raises InvalidRequest: the message says what is missing, the hint what would do.
     """
-    if spec.resources.gpus or spec.resources.gpu_model or spec.target.cluster:
+    if spec.resources.gpus or spec.resources.gpu_model or spec.target.cluster not in (None, LOCAL_CLUSTER):
         documents = client.clusters()
         # One that has only just joined has not said yet what it has.
         if documents and all(document.get("capacity_at") for document in documents):

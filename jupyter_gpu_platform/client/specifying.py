@@ -10,6 +10,7 @@ from typing import TypedDict, Unpack
 from ..model import units
 from ..model.jobs import DEFAULT_OUTPUT_BYTES, Environment, JobSpec, Limits, Source, Target
 from ..model.resources import Resources
+from ..runtime import LOCAL_CLUSTER
 
 
 class Options(TypedDict, total=False):
@@ -51,11 +52,11 @@ class Options(TypedDict, total=False):
     priority: int
 
 
-def specify(source: Source, *, local: bool, **options: Unpack[Options]) -> JobSpec:
+def specify(source: Source, *, here: bool, **options: Unpack[Options]) -> JobSpec:
     """Make a job's spec.
 
-    :param local: the platform is this machine's own: the job gets this interpreter and this directory unless told
-        otherwise. Elsewhere paths of this machine mean nothing.
+    :param here: it is to run on this machine, see `fitting.runs_here`: with this interpreter and in this directory
+        unless told otherwise. Elsewhere paths of this machine mean nothing.
     :raises InvalidRequest: a size or a duration can't be read.
     """
     return JobSpec(
@@ -70,13 +71,13 @@ def specify(source: Source, *, local: bool, **options: Unpack[Options]) -> JobSp
         ),
         environment=Environment(
             image=options.get("image"),
-            python=_program(options.get("python") or sys.executable) if local else options.get("python"),
+            python=_program(options.get("python") or sys.executable) if here else options.get("python"),
             workdir=str(Path(options.get("workdir") or ".").expanduser().absolute())
-            if local
+            if here
             else options.get("workdir"),
         ),
         env=dict(options.get("env") or {}),
-        target=Target(cluster=options.get("cluster")),
+        target=Target(cluster=LOCAL_CLUSTER if here else options.get("cluster")),
         limits=Limits(
             max_run_seconds=_seconds(options.get("max_run_time")),
             max_queue_seconds=_seconds(options.get("max_queue_time")),

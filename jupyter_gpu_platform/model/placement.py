@@ -5,7 +5,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 import msgspec
@@ -93,13 +94,23 @@ class Room:
 
     def take(self, request: Resources) -> tuple[str, ...] | None:
         """Take what *request* needs and return the GPUs' UUIDs; nothing is taken where something lacks."""
-        chosen = self.fitting(request)[: request.gpus]
+        chosen = self._together(request)
         if len(chosen) < request.gpus or (request.cpus or 0) > self.cpus or (request.memory or 0) > self.memory:
             return None
         self.gpus = [gpu for gpu in self.gpus if gpu not in chosen]
         self.cpus = _cores(self.cpus - (request.cpus or 0))
         self.memory -= request.memory or 0
         return tuple(gpu.uuid for gpu in chosen)
+
+    def _together(self, request: Resources) -> list[Gpu]:
+        """Choose GPUs of one machine: the smallest that do, then where the fewest are left for others to share."""
+        machines: dict[str, list[Gpu]] = {}
+        for gpu in self.fitting(request) if request.gpus else ():
+            machines.setdefault(gpu.node, []).append(gpu)
+        able = [free for free in machines.values() if len(free) >= request.gpus]
+        if not able:
+            return []
+        return min(able, key=lambda free: (free[request.gpus - 1].memory, len(free)))[: request.gpus]
 
     def lack(self, request: Resources) -> Reason | None:
         """Say why this cluster could never run *request*, even when empty; None where it could."""
@@ -113,6 +124,11 @@ class Room:
             which = _describe(request)
             text = f"{self.view.name} has {len(have)} of the {request.gpus} {which} asked for (its GPUs: {kinds})"
             return _reason("gpu_model", text, cluster=self.view.name, asked=request.gpus, fitting=len(have))
+        if (most := _most_together(have)) < request.gpus:
+            text = (
+                f"{self.view.name} has at most {most} {_describe(request)} in one machine, {request.gpus} are asked for"
+            )
+            return _reason("gpus_per_machine", text, cluster=self.view.name, asked=request.gpus, most=most)
         if (request.cpus or 0) > capacity.cpus:
             text = f"{self.view.name} has {capacity.cpus:g} CPUs in all, {request.cpus:g} are asked for"
             return _reason("cpus", text, cluster=self.view.name, asked=request.cpus, total=capacity.cpus)
@@ -131,11 +147,20 @@ class Room:
             others = f" ({len(busy)} used by other processes: {busy[0]})" if busy else ""
             text = f"{name}: {fitting} of {total} {_describe(request)} free, {request.gpus} asked for{others}{queue}"
             return _reason("gpus_busy", text, cluster=name, asked=request.gpus, free=fitting, total=total, ahead=ahead)
+        if (most := _most_together(self.fitting(request))) < request.gpus:
+            free = f"{fitting} {_describe(request)} free, but at most {most} in one machine"
+            text = f"{name}: {free}, {request.gpus} asked for{queue}"
+            return _reason("gpus_scattered", text, cluster=name, asked=request.gpus, most=most, ahead=ahead)
         if (request.cpus or 0) > self.cpus:
             text = f"{name}: {self.cpus:g} CPUs free, {request.cpus:g} asked for{queue}"
             return _reason("cpus_busy", text, cluster=name, asked=request.cpus, free=self.cpus, ahead=ahead)
         text = f"{name}: {self.memory} bytes of memory free, {request.memory} asked for{queue}"
         return _reason("memory_busy", text, cluster=name, asked=request.memory, free=self.memory, ahead=ahead)
+
+
+def _most_together(gpus: Iterable[Gpu]) -> int:
+    """Count the GPUs of the machine that has the most of them."""
+    return max(Counter(gpu.node for gpu in gpus).values(), default=0)
 
 
 def lack(request: Resources, cluster: ClusterView) -> Reason | None:

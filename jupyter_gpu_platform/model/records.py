@@ -23,6 +23,7 @@ gap             ``message``, ``code``: output is missing here and why ("output_l
 exit            ``exit_code``, ``signal``, ``reason`` ({code, message} or null): always the last one of an attempt
 =============== ====================================================================================
 
+Records that show text, of a job in a container, also have ``mirrored``: how many bytes of text its own log had then.
 Readers get, added to each: ``cursor``, ``attempt``, ``replica``.
 """
 

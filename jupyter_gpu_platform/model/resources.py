@@ -40,6 +40,8 @@ class Gpu(msgspec.Struct, frozen=True, kw_only=True):
     busy_by: str = ""
     #: simulated by ``--fake-gpus``: no such hardware exists
     fake: bool = False
+    #: the machine it is in, where a cluster has several: one replica's GPUs are all in one
+    node: str = ""
 
 
 class Capacity(msgspec.Struct, frozen=True, kw_only=True):

@@ -16,6 +16,7 @@ from ..client.specifying import Options, specify
 from ..model.jobs import Cell, Command, Frontend, Job, JobSpec, Script, Source
 from ..model.placement import ClusterView, lack
 from ..model.units import format_duration, format_size
+from ..runtime import LOCAL_CLUSTER
 from .options import Line
 from .tables import Table
 
@@ -90,13 +91,17 @@ def submit(client: Client, work: Work) -> Job:
     :raises InvalidRequest: it could never run.
     """
     local = client.status().local
-    spec = specify(work.source, local=local, **work.options)
+    spec = _spec(client, work, local=local)
     check(client, spec, work.captured, local=local)
     try:
         return client.submit(spec)
     except errors.ObjectMissing:
         upload(client, work)
         return client.submit(spec)
+
+
+def _spec(client: Client, work: Work, *, local: bool) -> JobSpec:
+    return specify(work.source, here=fitting.runs_here(client, work.options, local=local), **work.options)
 
 
 def upload(client: Client, work: Work) -> None:
@@ -111,10 +116,11 @@ def check(client: Client, spec: JobSpec, captured: Capture | None, *, local: boo
 
     :raises InvalidRequest: the message says what is wrong, the hint what would do.
     """
-    if isinstance(spec.source, Script) and local:
+    here = local and spec.target.cluster == LOCAL_CLUSTER
+    if isinstance(spec.source, Script) and here:
         _check_script(spec.source, Path(spec.environment.workdir or "."))
     if captured is not None and captured.python_needed:
-        _check_python(spec, local=local)
+        _check_python(spec, here=here)
     fitting.check(client, spec, local=local)
 
 
@@ -127,21 +133,21 @@ def _check_script(script: Script, workdir: Path) -> None:
     raise errors.InvalidRequest(f"there is no script {script.path} in {workdir}", hint=near or command)
 
 
-def _check_python(spec: JobSpec, *, local: bool) -> None:
+def _check_python(spec: JobSpec, *, here: bool) -> None:
     """Refuse to send pickles to another minor release of Python, where that can be known beforehand."""
-    here = sys.version_info[:2]
+    own = sys.version_info[:2]
     image, python = spec.environment.image, spec.environment.python
-    if local and python and python != sys.executable:
+    if here and python and python != sys.executable:
         there, what = _version(python), python
     elif image and (match := _IMAGE_PYTHON.search(image.lower())):
         there, what = (3, int(match[1])), f"image {image}"
     else:
         return
-    if there != here:
+    if there != own:
         raise errors.InvalidRequest(
-            f"{what} has Python {there[0]}.{there[1]}, this kernel {here[0]}.{here[1]}:"
+            f"{what} has Python {there[0]}.{there[1]}, this kernel {own[0]}.{own[1]}:"
             " the cell's functions and objects can't be read there",
-            hint=f"Use one with Python {here[0]}.{here[1]}, or --source to send code and plain data only,"
+            hint=f"Use one with Python {own[0]}.{own[1]}, or --source to send code and plain data only,"
             " or --in none to send nothing.",
         )
 
@@ -165,7 +171,7 @@ def preview(client: Client, work: Work) -> Table:
     :raises InvalidRequest: it could never run.
     """
     local = client.status().local
-    spec = specify(work.source, local=local, **work.options)
+    spec = _spec(client, work, local=local)
     check(client, spec, work.captured, local=local)
     rows = [("runs", _source(spec.source))]
     rows += _sent(work.captured) if work.captured is not None else []

@@ -8,6 +8,8 @@ import os
 import sys
 
 NAME = "jupyter_gpu_runner"
+#: what can be run, and the module whose it is
+PARTS = {"supervise": "launching", "pod": "pod", "worker": "worker"}
 
 
 def _register() -> None:
@@ -25,12 +27,11 @@ def _register() -> None:
 
 
 def main() -> int:
-    if len(sys.argv) < 2 or sys.argv[1] not in ("supervise", "worker"):
+    if len(sys.argv) < 2 or sys.argv[1] not in PARTS:
         sys.stderr.write("usage: python -I -S RUNNER_FOLDER supervise ATTEMPT_DIR\n")
         return 2
     _register()
-    part = {"supervise": "launching", "worker": "worker"}[sys.argv[1]]
-    return int(importlib.import_module(NAME + "." + part).main(sys.argv[2:]))
+    return int(importlib.import_module(NAME + "." + PARTS[sys.argv[1]]).main(sys.argv[2:]))
 
 
 if __name__ == "__main__":

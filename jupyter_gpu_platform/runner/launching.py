@@ -46,13 +46,16 @@ def _large_pipe() -> tuple[int, int]:
 
 
 class Identity:
-    """This process, as the supervisor of one attempt."""
+    """This process, as the supervisor of one attempt.
 
-    def __init__(self) -> None:
+    :param incarnation: what claims the attempt; of a process, made from when and where it began.
+    """
+
+    def __init__(self, incarnation: str | None = None) -> None:
         self.pid = os.getpid()
         self.start = processes.start_time(self.pid) or 0
         self.boot = processes.boot_id()
-        self.incarnation = "%s-%d-%d" % (self.boot[:8], self.pid, self.start)
+        self.incarnation = incarnation or "%s-%d-%d" % (self.boot[:8], self.pid, self.start)
 
     def write(self, folder: str) -> None:
         content = {"pid": self.pid, "pid_start": self.start, "boot_id": self.boot, "incarnation": self.incarnation}

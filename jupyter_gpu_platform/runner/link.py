@@ -48,7 +48,7 @@ class Backoff:
         self._closed.wait(ceiling * random.uniform(0.5, 1.0))
 
 
-class Connection(http.client.HTTPConnection):
+class UnixConnection(http.client.HTTPConnection):
     """HTTP/1.1 over a Unix socket."""
 
     def __init__(self, path: str) -> None:
@@ -59,6 +59,31 @@ class Connection(http.client.HTTPConnection):
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.sock.settimeout(self.timeout)
         self.sock.connect(self._path)
+
+
+class Agent:
+    """Where the agent is: at a Unix socket of this machine, or at an address of the cluster, over TLS.
+
+    :param given: the attempt's ``spec.json``: ``socket``, or ``host``, ``port`` and ``ca`` (its certificate, PEM).
+    """
+
+    def __init__(self, given: dict[str, Any]) -> None:
+        self._socket = given.get("socket")
+        #: Posts in flight on one connection. Two threads must not use one TLS connection at the same time, and within
+        #: a cluster an answer comes soon.
+        self.window = WINDOW if self._socket else 1
+        if not self._socket:
+            import ssl  # a job of this machine needs none
+
+            self._address = str(given["host"]), int(given["port"])
+            # The agent's own authority signs for agents alone, at whatever address one is just now.
+            self._context = ssl.create_default_context(cadata=given["ca"])
+            self._context.check_hostname = False
+
+    def connection(self) -> http.client.HTTPConnection:
+        if self._socket:
+            return UnixConnection(self._socket)
+        return http.client.HTTPSConnection(*self._address, timeout=PATIENCE, context=self._context)
 
 
 class _Answers:
@@ -89,16 +114,15 @@ class Link:
     What comes in is put into `events` as (kind, data), and *wake()* is called: ``claimed``, ``refused``, ``wanted``,
     ``inputs``, ``durable``, ``fenced``, ``reported``, ``away`` (nobody answers).
 
-    :param address: the Unix socket's path.
     :param path: ``/v1/attempts/JOB/ATTEMPT/REPLICA``.
     """
 
     def __init__(
-        self, address: str, token: str, path: str, incarnation: str, spool: Any, wake: Callable[[], None]
+        self, agent: Agent, token: str, path: str, incarnation: str, spool: Any, wake: Callable[[], None]
     ) -> None:
         self.events: collections.deque[tuple[str, Any]] = collections.deque()
         self.durable = 1
-        self.address = address
+        self.agent = agent
         self.headers = {"Authorization": "Bearer " + token, "Content-Type": "application/json"}
         self.path = path
         self.incarnation = incarnation
@@ -127,9 +151,6 @@ class Link:
         self.closed.set()
         self._spool.close()
 
-    def connection(self) -> Connection:
-        return Connection(self.address)
-
     def thread(self, target: Callable[..., None], *args: Any) -> None:
         threading.Thread(target=target, args=args, name=target.__name__.strip("_"), daemon=True).start()
 
@@ -137,7 +158,7 @@ class Link:
         self.events.append((kind, data))
         self._wake()
 
-    def _ask(self, connection: Connection, method: str, tail: str, body: Any = None) -> tuple[int, Any]:
+    def _ask(self, connection: http.client.HTTPConnection, method: str, tail: str, body: Any = None) -> tuple[int, Any]:
         data = None if body is None else json.dumps(body).encode()
         connection.request(method, self.path + tail, body=data, headers=self.headers)
         response = connection.getresponse()
@@ -147,7 +168,7 @@ class Link:
         """Post until the answer is a final one."""
         backoff = Backoff(self.closed)
         while not self.closed.is_set():
-            connection = self.connection()
+            connection = self.agent.connection()
             try:
                 status, answer = self._ask(connection, "POST", tail, body)
                 if status in (200, 409, 410):
@@ -174,7 +195,7 @@ class Link:
 
     def _poll(self) -> None:
         backoff = Backoff(self.closed)
-        connection = self.connection()
+        connection = self.agent.connection()
         generation = inputs = 0
         while not self.closed.is_set():
             known = (self.incarnation, generation, self.durable, inputs)
@@ -220,7 +241,7 @@ class Link:
         backoff = Backoff(self.closed)
         while not self.closed.is_set():
             posts = _Posts(self._spool)
-            connection = self.connection()
+            connection = self.agent.connection()
             self._stale = False
             begun = self.durable
             try:
@@ -269,7 +290,7 @@ class Link:
                     raise Again
                 if self.durable != mark:
                     mark, since = self.durable, time.monotonic()
-                if spool.next > sent and posts.unanswered < WINDOW:
+                if spool.next > sent and posts.unanswered < self.agent.window:
                     return sent
                 if self.durable < sent and time.monotonic() - since > QUIET:
                     raise Again

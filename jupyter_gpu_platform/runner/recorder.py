@@ -12,6 +12,8 @@ import json
 import time
 from typing import Any, Callable
 
+from .mirror import Mirror, plain
+
 #: seconds between batches of text
 PAUSE = 0.1
 #: seconds that an unfinished line may wait for its end, which `print` writes separately
@@ -48,9 +50,14 @@ class Recorder:
     """
 
     def __init__(
-        self, spool: Any, clock: Callable[[], float] = time.monotonic, now: Callable[[], float] = time.time
+        self,
+        spool: Any,
+        mirror: Mirror | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        now: Callable[[], float] = time.time,
     ) -> None:
         self._spool = spool
+        self._mirror = mirror
         self._clock = clock
         self._now = now
         self._decoders: dict[tuple[str, str], codecs.IncrementalDecoder] = {}
@@ -164,6 +171,10 @@ class Recorder:
         self._store()
 
     def _add(self, fields: dict[str, Any]) -> None:
+        if self._mirror is not None:
+            text = plain(fields)
+            # Before it is kept: what nobody has received yet can then be found in the container's log.
+            fields = dict(fields, mirrored=self._mirror.write(text)) if text else fields
         if self._cut and fields["type"] not in UNCUT:
             return
         line = self._encode(fields)

@@ -19,9 +19,10 @@ from typing import Any, Callable
 
 from . import framing, processes
 from .asking import Control
-from .ending import end_reason, reason
+from .ending import end_reason, memory_kills, reason
 from .launching import PIPE, Worker, write_json
-from .link import Link
+from .link import Agent, Link
+from .mirror import Mirror
 from .recorder import FULL, Recorder
 from .spool import Spool
 from .transfers import Transfers
@@ -47,7 +48,9 @@ class Supervisor:
     :param given: its ``spec.json``.
     """
 
-    def __init__(self, folder: str, given: dict[str, Any], incarnation: str, worker: Worker) -> None:
+    def __init__(
+        self, folder: str, given: dict[str, Any], incarnation: str, worker: Worker, mirror: Mirror | None = None
+    ) -> None:
         self.folder = folder
         self.given = given
         self.spec = given["spec"]
@@ -59,9 +62,9 @@ class Supervisor:
         for fd in (self.wake_read, self.wake_write):
             os.set_blocking(fd, False)
         self.spool = Spool(os.path.join(folder, "spool"))
-        self.recorder = Recorder(self.spool)
+        self.recorder = Recorder(self.spool, mirror)
         path = "/v1/attempts/%s/%d/%d" % (given["job"], given["attempt"], given.get("replica", 0))
-        self.link = Link(given["socket"], given["token"], path, self.incarnation, self.spool, self.wake)
+        self.link = Link(Agent(given), given["token"], path, self.incarnation, self.spool, self.wake)
         self.transfers = Transfers(self.link, os.path.join(folder, "objects"))
         #: objects that the user's code needs and that are not here yet
         self.missing = {ref["digest"]: ref["size"] for ref in self._objects()}
@@ -69,6 +72,7 @@ class Supervisor:
         #: what the worker said of the values that it packed
         self.kept: dict[str, Any] | None = None
         self.interrupts_before = 0
+        self.memory_kills = memory_kills()
         #: what became of their upload: (object, why not)
         self.uploaded: tuple[Any, Any] | None = None
         self.frames = framing.Reader()
@@ -488,7 +492,7 @@ class Supervisor:
             words = b"".join(self.early).decode("utf-8", "replace")[-LAST_WORDS:].strip()
             said = "the worker ended before it could run anything: %s" % (words or "it said nothing")
             return None, None, reason(*(self.failure or ("start_failed", said)))
-        exit_code, number, why = end_reason(self.status, self.raised)
+        exit_code, number, why = end_reason(self.status, self.raised, memory_kills() > self.memory_kills)
         if self.stopping is not None:
             return (exit_code if self.started else None), number, self.stopping
         return exit_code, number, why
@@ -518,12 +522,20 @@ class Supervisor:
             self._events()
 
 
-def supervise(folder: str, given: dict[str, Any], incarnation: str, worker: Worker, told: Any = None) -> int:
+def supervise(
+    folder: str,
+    given: dict[str, Any],
+    incarnation: str,
+    worker: Worker,
+    told: Any = None,
+    mirror: Mirror | None = None,
+) -> int:
     """See an attempt through whose directory is ours and whose worker has started; returns the exit status.
 
     :param told: what a worker from standby has to be told of it; see `becoming`.
+    :param mirror: where its text is shown as well.
     """
-    supervisor = Supervisor(folder, given, incarnation, worker)
+    supervisor = Supervisor(folder, given, incarnation, worker, mirror)
     if told is not None:
         supervisor.control.send(told)
     try:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import http.client
 import json
 import os
 import threading
 from typing import Any
 
-from .link import FAILURES, Again, Backoff, Connection, Link
+from .link import FAILURES, Again, Backoff, Link
 
 #: read and written at once (bytes)
 CHUNK = 2**20
@@ -74,7 +75,7 @@ class Transfers:
         backoff, damaged = Backoff(self._link.closed), 0
         while not self._link.closed.is_set():
             had = _size(part)
-            connection = self._link.connection()
+            connection = self._link.agent.connection()
             try:
                 found = self._receive(connection, digest, part)
                 if _size(part) == size and found == digest:
@@ -97,7 +98,7 @@ class Transfers:
                 backoff.reset()
             backoff.pause()
 
-    def _receive(self, connection: Connection, digest: str, part: str) -> str:
+    def _receive(self, connection: http.client.HTTPConnection, digest: str, part: str) -> str:
         """Go on where an earlier try ended, if the agent can; return the SHA-256 of all that is there then."""
         headers = dict(self._link.headers)
         if _size(part):
@@ -133,7 +134,7 @@ class Transfers:
         digest, size = hashed(path).hexdigest(), os.path.getsize(path)
         backoff = Backoff(self._link.closed)
         while not self._link.closed.is_set() and not self._given_up.is_set():
-            connection = self._link.connection()
+            connection = self._link.agent.connection()
             try:
                 status, answer = self._send(connection, path, digest, size)
                 if self._tell_end(status, answer, {"digest": digest, "size": size}):
@@ -156,7 +157,7 @@ class Transfers:
             self._link.tell("upload_failed", {"code": code, "message": said})
         return status in (200, 410, *REFUSALS)
 
-    def _send(self, connection: Connection, path: str, digest: str, size: int) -> tuple[int, Any]:
+    def _send(self, connection: http.client.HTTPConnection, path: str, digest: str, size: int) -> tuple[int, Any]:
         connection.putrequest("PUT", "%s/objects/%s?incarnation=%s" % (self._link.path, digest, self._link.incarnation))
         headers = dict(self._link.headers)
         headers.update({"Content-Type": "application/octet-stream", "Content-Length": str(size)})

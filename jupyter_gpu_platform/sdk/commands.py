@@ -41,9 +41,10 @@ def run(
     argv = _argv(command)
     connection = current()
     try:
-        spec = specify(Command(argv=argv), local=connection.status.local, **checked(options))
-        fitting.check(connection.client(), spec, local=connection.status.local)
-        submitted = connection.client().submit(spec)
+        client, local, known = connection.client(), connection.status.local, checked(options)
+        spec = specify(Command(argv=argv), here=fitting.runs_here(client, known, local=local), **known)
+        fitting.check(client, spec, local=local)
+        submitted = client.submit(spec)
     except errors.GpuPlatformError as error:
         raise failures.readable(error) from None
     job: Job[None] = Job(connection.client, submitted, own=True)

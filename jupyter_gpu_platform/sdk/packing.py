@@ -60,12 +60,14 @@ def submit(connection: Connection, function: Callable[..., Any], calls: Sequence
 def _submit_batch(
     connection: Connection, qualname: str, function: _Packed, arguments: Sequence[_Packed], options: Options
 ) -> Sequence[Job]:
+    client = connection.client()
+    named: Options = {**options, "name": options.get("name") or qualname}
+    here = fitting.runs_here(client, named, local=connection.status.local)
     specs = [
-        _spec(connection, Function(qualname=qualname, function=function.ref, arguments=ref, index=index), options)
+        specify(Function(qualname=qualname, function=function.ref, arguments=ref, index=index), here=here, **named)
         for ref, count in ((each.ref, each.count) for each in arguments)
         for index in range(count)
     ]
-    client = connection.client()
     fitting.check(client, specs[0], local=connection.status.local)  # all ask for the same
     for packed in (function, *arguments):
         _upload(connection, packed, known=True)
@@ -81,11 +83,6 @@ def _submit_batch(
 def _create(connection: Connection, specs: Sequence[JobSpec]) -> Sequence[Job]:
     client = connection.client()
     return [client.submit(specs[0])] if len(specs) == 1 else client.submit_many(specs)
-
-
-def _spec(connection: Connection, source: Function, options: Options) -> JobSpec:
-    named: Options = {**options, "name": options.get("name") or source.qualname}
-    return specify(source, local=connection.status.local, **named)
 
 
 def _upload(connection: Connection, packed: _Packed, *, known: bool) -> None:

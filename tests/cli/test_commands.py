@@ -290,7 +290,7 @@ def test_events_of_all(gpu: Gpu) -> None:
 
 def _cell(code: str, *, stdin: bool = False) -> str:
     with connect() as client:
-        return client.submit(specify(Cell(code=code, frontend=Frontend(stdin=stdin)), local=True)).id
+        return client.submit(specify(Cell(code=code, frontend=Frontend(stdin=stdin)), here=True)).id
 
 
 def test_pictures_become_files_that_are_named(gpu: Gpu) -> None:

@@ -13,11 +13,11 @@ TRUE = Command(argv=("true",))
 
 def test_sizes_and_durations_may_be_text() -> None:
     as_text = specify(
-        TRUE, local=False, memory="16GiB", gpu_memory="40G", max_run_time="1h30m", max_queue_time="1d", max_output="1MB"
+        TRUE, here=False, memory="16GiB", gpu_memory="40G", max_run_time="1h30m", max_queue_time="1d", max_output="1MB"
     )
     as_numbers = specify(
         TRUE,
-        local=False,
+        here=False,
         memory=16 * 2**30,
         gpu_memory=40 * 2**30,
         max_run_time=5400,
@@ -30,4 +30,4 @@ def test_sizes_and_durations_may_be_text() -> None:
 @pytest.mark.parametrize("options", [{"memory": "much"}, {"max_run_time": "soon"}])
 def test_text_that_is_neither_is_refused(options) -> None:
     with pytest.raises(errors.InvalidRequest, match="is not a"):
-        specify(TRUE, local=False, **options)
+        specify(TRUE, here=False, **options)

@@ -89,3 +89,31 @@ def test_ten_tenths_of_a_core_are_a_core() -> None:
     made = plan(jobs, [cluster(0)], [])
     assert len(made.placed) == 40
     assert [reason.details["free"] for reason in made.waiting.values()] == [0.0]
+
+
+def machines(*sizes: int) -> ClusterView:
+    """A cluster of machines with so many GPUs each."""
+    gpus = [
+        Gpu(index=0, uuid=f"m{machine}/{n}", model="T4", memory=2**34, node=f"m{machine}")
+        for machine, size in enumerate(sizes)
+        for n in range(size)
+    ]
+    return ClusterView(name="east", capacity=Capacity(gpus=tuple(gpus), cpus=4, memory=2**34), reachable=True)
+
+
+def test_the_gpus_of_a_job_are_in_one_machine_and_the_fullest_is_filled_first() -> None:
+    made = plan([job("a", 2), job("b", 4, created=2.0)], [machines(4, 2)], [])
+    assert [sorted(one.gpus) for one in made.placed] == [["m1/0", "m1/1"], [f"m0/{n}" for n in range(4)]]
+
+
+def test_gpus_that_are_free_in_several_machines_are_not_enough() -> None:
+    held = [Held(cluster="east", resources=Resources(gpus=1), gpus=(f"m{n}/0",)) for n in range(2)]
+    made = plan([job("a", 2)], [machines(2, 2)], held)
+    assert made.waiting["a"].code == "gpus_scattered"
+    assert made.waiting["a"].details["most"] == 1
+    assert "2 GPUs free, but at most 1 in one machine, 2 asked for" in made.waiting["a"].message
+
+
+def test_more_gpus_than_any_machine_has_never_fit() -> None:
+    made = plan([job("a", 3)], [machines(2, 2)], [])
+    assert made.waiting["a"].code == "gpus_per_machine"

@@ -150,7 +150,7 @@ def test_a_script_runs_with_its_arguments(kernel, control, tmp_path):
     (tmp_path / "train.py").write_text("")
     kernel.run(f"epochs = 3; import os; before = os.getcwd(); os.chdir({str(tmp_path)!r})")
     try:
-        kernel.run("%gpu_run --gpus 1 --name t train.py --epochs {epochs} 'a b'")
+        kernel.run("%gpu_run --name t train.py --epochs {epochs} 'a b'")
         shown = kernel.run("%gpu_run tran.py")
     finally:
         kernel.run("os.chdir(before)")
@@ -251,3 +251,17 @@ def test_other_magics_above_and_below(kernel, control, cell):
 def test_the_magic_twice_is_refused(kernel, control):
     assert "stands under" in error(kernel.run("%%gpu_run\n%%gpu_run --gpus 1\nx"))
     assert control.jobs == []
+
+
+@pytest.mark.parametrize(("line", "cluster", "here"), [
+    ("", "local", True),
+    ("--gpus 1", None, False),
+    ("--cluster local", "local", True),
+    ("--cluster lab --gpus 1", "lab", False),
+    ("--image python:3.12 --in none", None, False),
+])  # fmt: skip
+def test_only_what_runs_on_this_machine_gets_its_python_and_directory(kernel, control, line, cluster, here):
+    kernel.run(f"%%gpu_run {line}\n1")
+    spec = control.jobs[-1].job.spec
+    assert spec.target.cluster == cluster
+    assert (spec.environment.python is not None, spec.environment.workdir is not None) == (here, here)

@@ -73,7 +73,7 @@ def test_no_secret_is_logged_and_each_entry_says_whom_it_is_about(state: Path) -
 def _asking_job(client: Client) -> str:
     """Run a job that asks for something, and answer it."""
     cell = Cell(code="value = input('password? ')", frontend=Frontend(stdin=True))
-    asking = client.submit(specify(cell, local=True, env={"SECRET": ENV_SECRET}))
+    asking = client.submit(specify(cell, here=True, env={"SECRET": ENV_SECRET}))
     asked = next(record for record in client.follow(asking.id) if record["type"] == "input")
 
     def answered() -> bool:

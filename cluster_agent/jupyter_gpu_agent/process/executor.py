@@ -16,6 +16,7 @@ import sys
 from pathlib import Path
 
 import msgspec
+from tornado.netutil import bind_unix_socket
 
 from jupyter_gpu_platform.errors import ClaimLost, Unavailable
 from jupyter_gpu_platform.model.jobs import JobSpec, Reason
@@ -25,10 +26,11 @@ from jupyter_gpu_platform.runner.spool import Spool
 from jupyter_gpu_platform.wire.messages import Desired, Owned
 
 from ..executors import AgentCore, AttemptKey, ExecutorSettings, OutOfSequence
+from ..link_server import LinkServer
 from . import gpus, processes
 from .attempts import AttemptFolder, Exit
 from .forker import Forker
-from .link_server import LinkServer, private_folder, socket_path
+from .meeting import private_folder, socket_path
 from .standby import Standby
 
 log = logging.getLogger(__name__)
@@ -67,6 +69,7 @@ class ProcessExecutor:
         self._fake = settings.fake_gpus
         self._root = settings.state_dir / "attempts"
         self._state_dir = settings.state_dir
+        self._socket = socket_path(settings.state_dir)
         self._attempts: dict[AttemptKey, AttemptFolder] = {}
         self._tasks: dict[AttemptKey, asyncio.Task[None]] = {}
         self._children: dict[AttemptKey, subprocess.Popen[bytes]] = {}
@@ -80,13 +83,14 @@ class ProcessExecutor:
         private_folder(self._state_dir)
         private_folder(self._root)
         key = _key(self._state_dir / "link.key")
-        self._link = LinkServer(self._core, socket_path(self._state_dir), key, self._on_reported)
+        self._link = LinkServer(self._core, key, self._on_reported)
         self._capacity = await self.capacity()
         for folder in AttemptFolder.found(self._root):
             self._attempts[folder.key] = folder
             if not folder.reported:
                 self._follow(folder)
-        self._link.start()
+        private_folder(self._socket.parent)
+        self._link.start(bind_unix_socket(str(self._socket), mode=0o600))
         if not self._fake and self._capacity.gpus:
             self._looking = asyncio.create_task(self._look_at_gpus())
 
@@ -149,6 +153,9 @@ class ProcessExecutor:
     async def spooled(self) -> int:
         return await asyncio.to_thread(lambda: sum(folder.spooled for folder in list(self._attempts.values())))
 
+    async def keep(self, name: str) -> None:
+        """Nothing to do: the directory lasts."""
+
     def _our_processes(self) -> set[int]:
         found: set[int] = set()
         for folder in list(self._attempts.values()):
@@ -173,7 +180,7 @@ class ProcessExecutor:
             "job": desired.job,
             "attempt": desired.attempt,
             "replica": 0,
-            "socket": str(self._link.path),
+            "socket": str(self._socket),
             "token": self._link.token(desired.job, desired.attempt),
             "spec": msgspec.to_builtins(spec),
             "gpus": [],

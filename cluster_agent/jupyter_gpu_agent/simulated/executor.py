@@ -124,6 +124,9 @@ class SimulatedExecutor:
     async def spooled(self) -> int:
         return 0
 
+    async def keep(self, name: str) -> None:
+        """Nothing to do: the directory lasts."""
+
     def _refusal(self, desired: Desired) -> Reason | None:
         """Say why the attempt can't be started, as a machine would."""
         why = ""

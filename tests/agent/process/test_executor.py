@@ -14,7 +14,7 @@ import pytest
 from jupyter_gpu_agent.executors import AttemptKey, ExecutorSettings
 from jupyter_gpu_agent.process import gpus
 from jupyter_gpu_agent.process.executor import ProcessExecutor
-from jupyter_gpu_agent.process.link_server import socket_path
+from jupyter_gpu_agent.process.meeting import socket_path
 
 from jupyter_gpu_platform.model.jobs import Cell, Command, Environment, JobSpec
 from jupyter_gpu_platform.runner import processes as runner_processes

@@ -64,6 +64,9 @@ class FakeExecutor:
     async def spooled(self) -> int:
         return 0
 
+    async def keep(self, name: str) -> None:
+        """Nothing lasts."""
+
 
 class FakeAgent:
     """The real agent's core and connection over a `FakeExecutor`."""

@@ -1,0 +1,1 @@
+"""Real Kubernetes on this machine: API server, controllers, scheduler, kubelets and containerd."""
