@@ -181,7 +181,13 @@ class AgentApp(Application):
 
     def _factory(self) -> ExecutorFactory:
         if self.executor in OWN:
-            own: ExecutorFactory = pkgutil.resolve_name(OWN[self.executor])
+            try:
+                own: ExecutorFactory = pkgutil.resolve_name(OWN[self.executor])
+            except ModuleNotFoundError as error:
+                raise errors.InvalidRequest(
+                    f"the {self.executor} executor needs {error.name}, which is not installed",
+                    hint=f"pip install 'jupyter-gpu-platform[{self.executor}]'",
+                ) from None
             return own
         # Reading what is installed takes memory that an agent with an executor of ours never needs.
         import importlib.metadata

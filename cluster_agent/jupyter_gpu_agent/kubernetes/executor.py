@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from kubernetes.aio import config
 from kubernetes.aio.client import ApiClient, Configuration
 
+from jupyter_gpu_platform.errors import InvalidRequest
 from jupyter_gpu_platform.model.jobs import JobSpec, Reason
 from jupyter_gpu_platform.model.lifecycle import Report
 from jupyter_gpu_platform.model.resources import Capacity
@@ -384,10 +385,16 @@ def _unheard(item: Object, there: bool) -> None:
 
 async def _client(settings: KubernetesSettings) -> ApiClient:
     configuration = Configuration()
-    if settings.kubeconfig:
-        await config.load_kube_config(config_file=settings.kubeconfig, client_configuration=configuration)
-    else:
-        config.load_incluster_config(client_configuration=configuration)
+    try:
+        if settings.kubeconfig:
+            await config.load_kube_config(config_file=settings.kubeconfig, client_configuration=configuration)
+        else:
+            config.load_incluster_config(client_configuration=configuration)
+    except config.ConfigException as error:
+        raise InvalidRequest(
+            f"the way to the Kubernetes API can't be read: {error}",
+            hint="Outside of a cluster, name one with --executor-option=kubeconfig=FILE.",
+        ) from None
     return ApiClient(configuration)
 
 
