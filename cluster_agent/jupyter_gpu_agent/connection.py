@@ -126,7 +126,7 @@ class Connection:
                 endpoint = self._resolve()
                 if endpoint is not None:
                     with logs.about(agent=endpoint.agent_id):
-                        await self._session(endpoint)
+                        await self._until_lost(endpoint)
                 else:
                     self._failures += 1
             except* (_Closed, OSError, HTTPClientError, HTTPTimeoutError, WebSocketClosedError) as group:
@@ -143,6 +143,20 @@ class Connection:
     def _failed(self) -> None:
         self._failures += 1
         self._core.counts["connection_failures"] += 1
+
+    async def _until_lost(self, endpoint: Endpoint) -> None:
+        """Hold a session until it fails, or this is cancelled.
+
+        The session is a task of its own: before Python 3.13 a task group that fails in the moment in which it is
+        cancelled raises the failure alone, and an agent that is told to stop would dial again.
+        """
+        session = asyncio.create_task(self._session(endpoint))
+        try:
+            await asyncio.wait([session])
+        finally:
+            session.cancel()
+            await asyncio.wait([session])
+        session.result()
 
     async def _session(self, endpoint: Endpoint) -> None:
         socket = await self._dial(endpoint, "control")

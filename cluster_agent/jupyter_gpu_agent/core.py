@@ -240,7 +240,8 @@ class Core:
         self._claims[request] = future
         self._send(effects)
         try:
-            result = await asyncio.wait_for(future, CLAIM_PATIENCE)
+            async with asyncio.timeout(CLAIM_PATIENCE):
+                result = await future
         except TimeoutError:
             self.counts["calls_put_off"] += 1
             raise errors.Unavailable("the control service did not answer the claim", hint="Ask again.") from None

@@ -183,7 +183,8 @@ class Head:
         with watch.follow(self._job) as changed, self._lane.following(self._job):
             while True:
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(changed.wait(), KEEP_ALIVE)
+                    async with asyncio.timeout(KEEP_ALIVE):
+                        await changed.wait()
                 changed.clear()
                 self.version += 1
                 self._looking = None

@@ -203,7 +203,8 @@ class AgentChild:
             return
         process.send_signal(signal.SIGTERM)
         try:
-            await asyncio.wait_for(process.wait(), AGENT_GRACE)
+            async with asyncio.timeout(AGENT_GRACE):
+                await process.wait()
         except TimeoutError:
             process.kill()
             await process.wait()

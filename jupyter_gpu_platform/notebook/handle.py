@@ -121,7 +121,8 @@ class Job(Generic[R]):
 
         try:
             future = await asyncio.to_thread(self.ending)
-            job = self._ended(await asyncio.wait_for(asyncio.wrap_future(future), timeout))
+            async with asyncio.timeout(timeout):
+                job = self._ended(await asyncio.wrap_future(future))
         except TimeoutError:
             raise self._late(timeout) from None
         return cast(R, (await asyncio.to_thread(self.outcome, job)).given())

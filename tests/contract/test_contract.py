@@ -1,6 +1,6 @@
 """Generated histories of faults against the real decisions: no invariant of the contract ever breaks.
 
-``HYPOTHESIS_PROFILE=long`` looks much further, with new histories each time.
+``HYPOTHESIS_PROFILE=long pytest -o faulthandler_timeout=0`` looks much further, with new histories each time.
 """
 
 from __future__ import annotations

@@ -184,7 +184,8 @@ class KubernetesExecutor:
                 break
             run.news.clear()
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(run.news.wait(), LOOK)
+                async with asyncio.timeout(LOOK):
+                    await run.news.wait()
         self._runs.pop(key, None)
 
     def owned(self) -> list[Owned]:
@@ -277,7 +278,8 @@ class KubernetesExecutor:
                 await self._look(run)
                 pause = 1.0
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(run.news.wait(), LOOK)
+                    async with asyncio.timeout(LOOK):
+                        await run.news.wait()
                 run.news.clear()
             except Exception:  # the loop's edge: other attempts go on
                 self._core.failed()

@@ -90,7 +90,8 @@ class Standby:
         """Return once it has ended, or memory is short."""
         while child.poll() is None and memory.available() >= SPARE:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(processes.wait_for_exit(child.pid), LOOK)
+                async with asyncio.timeout(LOOK):
+                    await processes.wait_for_exit(child.pid)
 
 
 async def _end(child: subprocess.Popen[bytes]) -> None:

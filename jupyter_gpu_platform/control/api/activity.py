@@ -47,7 +47,8 @@ class Activity:
     async def drained(self, timeout: float) -> bool:
         """Wait for the end of all calls in flight; False when some still go on after *timeout* seconds."""
         try:
-            await asyncio.wait_for(self._quiet.wait(), timeout)
+            async with asyncio.timeout(timeout):
+                await self._quiet.wait()
         except TimeoutError:
             return False
         return True

@@ -20,6 +20,7 @@ from jupyter_gpu_platform.model.records import StreamKey
 from jupyter_gpu_platform.model.resources import Resources
 from jupyter_gpu_platform.wire import codec
 from jupyter_gpu_platform.wire.messages import Hello, Refused, Started
+from jupyter_gpu_platform.wire.session import Close, Effect
 
 from .conftest import ADA, eventually, opened
 
@@ -331,3 +332,18 @@ async def test_what_an_agent_counts_is_among_the_services_figures(database_url: 
         assert figure("action_failures_total") == figure("reports_waiting") == 0
         await agent.stop()
         await eventually(lambda: figure("connections_total") is None)
+
+
+async def test_an_agent_stops_in_the_moment_in_which_its_session_fails(tmp_path: Path) -> None:
+    async with opened(f"sqlite:///{tmp_path}/control.db", tmp_path) as platform:
+        agent = await platform.add_agent()
+        running = agent._task
+        assert running is not None
+
+        def tick(now: float) -> list[Effect]:
+            running.cancel()
+            return [Close("superseded", "there is a newer connection", 0.0)]
+
+        agent.core.session.tick = tick  # type: ignore[method-assign]  # both in one step of the loop
+        await eventually(running.done)
+        assert running.cancelled()
