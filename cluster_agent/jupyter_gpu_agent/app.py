@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import fcntl
 import logging
 import os
@@ -213,21 +214,37 @@ class AgentApp(Application):
         urls = [url.rstrip("/") for url in self.urls]
         if not urls:
             raise errors.InvalidRequest("no control service was named", hint="Name one with --url, or use --local.")
-        credential = credentials.load(self._credential_path) or await self._join(urls, core)
+        credential = await self._credential(urls, core)
         return lambda: Endpoint(random.choice(urls), credential.agent_id, credential.credential)  # noqa: S311 -- no secret
 
     def _join_token(self) -> str:
         token = os.environ.pop(JOIN_TOKEN_VARIABLE, "")
-        return Path(self.join_token_file).expanduser().read_text().strip() if self.join_token_file else token
+        if self.join_token_file:
+            # It is needed once, and may be gone by now.
+            with contextlib.suppress(FileNotFoundError):
+                token = Path(self.join_token_file).expanduser().read_text().strip()
+        return token
 
-    async def _join(self, urls: list[str], core: Core) -> credentials.Credential:
-        token = self._join_token()
+    async def _credential(self, urls: list[str], core: Core) -> credentials.Credential:
+        """Say who this agent is: who it was, or another one where it has a join token that it hasn't used yet."""
+        known, token = credentials.load(self._credential_path), self._join_token()
+        if known is None:
+            return await self._join(urls, core, token, "")
+        if not token or known.joined_by == credentials.fingerprint(token):
+            return known
+        try:
+            return await self._join(urls, core, token, known.credential)
+        except errors.GpuPlatformError as error:
+            logging.getLogger(__name__).warning("going on with the credential that is there: %s", error)
+            return known
+
+    async def _join(self, urls: list[str], core: Core, token: str, replaces: str) -> credentials.Credential:
         if not token:
             raise errors.InvalidRequest(
                 "this agent has neither a credential nor a join token",
                 hint=f"Give it one with --join-token-file or {JOIN_TOKEN_VARIABLE}.",
             )
-        credential = await credentials.join(random.choice(urls), token)  # noqa: S311 -- no secret
+        credential = await credentials.join(random.choice(urls), token, replaces)  # noqa: S311 -- no secret
         credentials.save(self._credential_path, credential)
         await core.executor.keep(self._credential_path.name)
         return credential

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from tornado.httpclient import HTTPClientError, HTTPRequest
 from tornado.simple_httpclient import HTTPTimeoutError
-from tornado.websocket import WebSocketClientConnection, WebSocketClosedError, websocket_connect
+from tornado.websocket import WebSocketClientConnection, WebSocketClosedError
 
 from jupyter_gpu_platform import errors, logs
 from jupyter_gpu_platform.wire import codec
@@ -25,6 +25,7 @@ from jupyter_gpu_platform.wire.session import Close, Effect, Got, Send
 from jupyter_gpu_platform.wire.streams import AgentBulk
 
 from .core import Core
+from .dialling import dial
 
 logger = logging.getLogger(__name__)
 
@@ -245,8 +246,14 @@ class Connection:
     async def _dial(self, endpoint: Endpoint, lane: str) -> _Socket:
         url = f"ws{endpoint.url.removeprefix('http')}/api/v1/agents/{endpoint.agent_id}/{lane}"
         headers = {"Authorization": f"Bearer {endpoint.credential}"}
-        request = HTTPRequest(url, headers=headers, connect_timeout=CONNECT_PATIENCE, request_timeout=ANSWER_PATIENCE)
-        dialling = asyncio.ensure_future(websocket_connect(request, max_message_size=MAX_MESSAGE))
+        request = HTTPRequest(
+            url,
+            headers=headers,
+            connect_timeout=CONNECT_PATIENCE,
+            request_timeout=ANSWER_PATIENCE,
+            validate_cert=True,
+        )
+        dialling = asyncio.ensure_future(dial(request, MAX_MESSAGE))
         try:
             return _Socket(await asyncio.shield(dialling))
         except asyncio.CancelledError:

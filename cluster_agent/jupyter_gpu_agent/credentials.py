@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
-from tornado.httpclient import AsyncHTTPClient, HTTPClientError
 
 from jupyter_gpu_platform import errors, runtime
+
+if TYPE_CHECKING:
+    import httpx
+
+#: seconds for a service to answer
+PATIENCE = 20.0
 
 
 class Credential(msgspec.Struct, frozen=True, kw_only=True):
@@ -16,6 +23,13 @@ class Credential(msgspec.Struct, frozen=True, kw_only=True):
     agent_id: str
     credential: str
     cluster: str
+    #: `fingerprint` of the join token that it was got for
+    joined_by: str = ""
+
+
+def fingerprint(token: str) -> str:
+    """Name a token without telling it."""
+    return hashlib.sha256(token.encode()).hexdigest()
 
 
 def load(path: Path) -> Credential | None:
@@ -36,27 +50,30 @@ def save(path: Path, credential: Credential) -> None:
     runtime.write_private(path, msgspec.json.encode(credential))
 
 
-async def join(url: str, token: str) -> Credential:
+async def join(url: str, token: str, replaces: str = "") -> Credential:
     """Trade a join token, which works once, for a credential of the agent's own.
 
+    :param replaces: the credential that the agent had, which is revoked.
     :raises GpuPlatformError: what the service answered, or `Unavailable` where it can't be reached.
     """
-    body = msgspec.json.encode({"token": token})
-    headers = {"Content-Type": "application/json"}
+    import httpx  # it takes memory that an agent which has joined never needs
+
+    body = {"token": token, **({"replaces": replaces} if replaces else {})}
     try:
-        answer = await AsyncHTTPClient().fetch(
-            f"{url}/api/v1/agents/join", method="POST", headers=headers, body=body, request_timeout=20
-        )
-    except HTTPClientError as error:
-        raise _refusal(error) from None
-    except OSError as error:
+        async with httpx.AsyncClient(timeout=PATIENCE) as client:
+            answer = await client.post(f"{url}/api/v1/agents/join", json=body)
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise errors.Unavailable(f"{url} can't be reached: {error}", hint="Is the control service there?") from None
-    return msgspec.json.decode(answer.body, type=Credential)
+    if answer.status_code != 201:
+        raise _refusal(answer)
+    joined = msgspec.json.decode(answer.content, type=Credential)
+    return msgspec.structs.replace(joined, joined_by=fingerprint(token))
 
 
-def _refusal(error: HTTPClientError) -> errors.GpuPlatformError:
+def _refusal(answer: httpx.Response) -> errors.GpuPlatformError:
     try:
-        problem = msgspec.json.decode(error.response.body if error.response else b"")
+        problem = msgspec.json.decode(answer.content)
         return errors.from_problem(problem["code"], problem["detail"], hint=problem.get("hint", ""))
     except (msgspec.DecodeError, KeyError, TypeError):
-        return errors.Unavailable(f"the control service did not let this agent join: {error}", hint="Try again.")
+        said = f"{answer.status_code} {answer.reason_phrase}"
+        return errors.Unavailable(f"the control service did not let this agent join: {said}", hint="Try again.")

@@ -25,6 +25,7 @@ COMMANDS = {
     "rm": ("rm", "delete jobs that have ended, and their output"),
     "events": ("events", "show what happened, and what happens"),
     "clusters": ("clusters", "list clusters and their GPUs"),
+    "cluster": ("cluster", "join a cluster, close it for new jobs, or remove it"),
     "unknown": ("unknown", "list what clusters run without the platform's knowledge, or end it"),
     "status": ("status", "show the platform, its clusters and the open jobs; starts nothing"),
     "up": ("up", "start this machine's own platform"),

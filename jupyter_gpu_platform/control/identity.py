@@ -169,9 +169,10 @@ class Identity:
         await self._writer.run(operation)
         return secret, expires
 
-    async def join(self, join_token: str) -> tuple[Agent, str]:
+    async def join(self, join_token: str, replaces: str = "") -> tuple[Agent, str]:
         """Trade a join token for an agent of its own; the second part is its credential, shown this once.
 
+        :param replaces: the credential that it had, which is good for nothing from then on.
         :raises Unauthenticated: the token is unknown, used or expired, or its cluster was removed.
         """
         now = self._now()
@@ -182,9 +183,15 @@ class Identity:
                 raise errors.Unauthenticated(
                     "the join token is unknown, used or expired", hint="Ask the platform's admin for a new one."
                 )
+            older = tx.agent_by_hash(digest(replaces)) if replaces else None
+            if older is not None and older.cluster == token.cluster and not older.revoked:
+                tx.put_agent(replace(older, revoked=True))
             return self._new_agent(tx, token.cluster)
 
-        return await self._writer.run(operation)
+        joined = await self._writer.run(operation)
+        if replaces:
+            self.forget()
+        return joined
 
     async def create_agent(self, cluster: str) -> tuple[Agent, str]:
         """Make an agent without a join token: the local platform's own."""

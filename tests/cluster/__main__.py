@@ -7,16 +7,20 @@ import contextlib
 import sys
 
 from jupyter_gpu_platform import errors
+from jupyter_gpu_platform.charts import MANIFEST
 from jupyter_gpu_platform.client import connect
 
 from . import binaries, images
 from .cluster import Cluster
+from .manifest import rendered_manifest
 from .platforms import Agent
+
+VERBS = "build: only make what a cluster needs; manifest: render the chart's plain manifest anew"
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.cluster", description=__doc__)
-    parser.add_argument("verb", choices=("up", "down", "build"), help="build: only make what a cluster needs")
+    parser.add_argument("verb", choices=("up", "down", "build", "manifest"), help=VERBS)
     parser.add_argument("--name", default="dev", help="clusters of several names run side by side (default: dev)")
     parser.add_argument("--nodes", type=int, default=1, help="how many (default: 1)")
     parser.add_argument("--gpus", type=int, default=8, help="that each node seems to have (default: 8)")
@@ -27,6 +31,9 @@ def main() -> int:
         return 0 if args.verb == "build" else 1  # tests without one say so themselves
     if args.verb == "build":
         build()
+        return 0
+    if args.verb == "manifest":
+        MANIFEST.write_text(rendered_manifest(binaries.find()))
         return 0
     cluster = Cluster(args.name)
     agent = Agent(args.name, cluster.folder)
@@ -49,6 +56,7 @@ def build() -> None:
     binaries.find()
     images.pause()
     images.python()
+    images.agent()
 
 
 def join(cluster: Cluster, agent: Agent) -> None:

@@ -9,7 +9,7 @@ import subprocess
 from pathlib import Path
 
 VERSION = "1.36.3"
-PROGRAMS = ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubectl", "kubelet")
+PROGRAMS = ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubectl", "kubelet", "helm")
 #: what else is needed, with the package of Debian or Ubuntu that has it
 PACKAGES = {
     "etcd": "etcd-server",

@@ -62,7 +62,7 @@ class Cluster:
 
     def up(self, *, nodes: int = 1, gpus: int = 8) -> None:
         """Start it and wait until its nodes are Ready."""
-        archives = [images.pause(), images.python()]
+        archives = [images.pause(), images.python(), images.agent()]
         self.down()
         ROOT.mkdir(mode=0o711, exist_ok=True)
         self.folder.mkdir(mode=0o711)
@@ -81,9 +81,7 @@ class Cluster:
             for archive in archives:
                 node.load(archive)
         for node in self.nodes:
-            until(lambda node=node: self._ready(node), f"{node.name} Ready", node.kubelet)  # type: ignore[misc]  # bound now
-            if gpus:
-                self.set_gpus(node, gpus)
+            self.offers_gpus(node, gpus)
         until(lambda: self.kubectl("get", "serviceaccount", "default", check=False), "the default service account")
 
     def down(self) -> None:
@@ -108,7 +106,13 @@ class Cluster:
             raise RuntimeError(f"kubectl {' '.join(words)}: {done.stderr}")
         return "" if done.returncode else done.stdout
 
-    def set_gpus(self, node: Node, count: int) -> None:
+    def offers_gpus(self, node: Node, count: int = 8) -> None:
+        """Wait until a node is Ready, whose kubelet has just started, and have it offer GPUs."""
+        until(lambda: self._ready(node), f"{node.name} Ready", node.kubelet)
+        if count:
+            self._set_gpus(node, count)
+
+    def _set_gpus(self, node: Node, count: int) -> None:
         """Have a node offer GPUs that it hasn't got, as a device plugin would."""
         patch = [{"op": "add", "path": "/status/capacity/nvidia.com~1gpu", "value": str(count)}]
         self.kubectl("patch", "node", node.name, "--subresource=status", "--type=json", f"--patch={json.dumps(patch)}")

@@ -13,10 +13,6 @@ from pathlib import Path
 from .daemons import Daemon, until
 from .pki import Authority
 
-#: the first address of the range for Services, at which pods look for the API server
-SERVICES = "10.96.0.0/16"
-API_SERVICE = "10.96.0.1"
-
 
 def free_port(host: str) -> int:
     with socket.socket() as sock:
@@ -40,6 +36,11 @@ class ControlPlane:
         self.scheduler = Daemon("kube-scheduler", folder)
         self.kubeconfig = folder / "admin.kubeconfig"
         self._ports_file = folder / "ports.json"
+        network = address.rpartition(".")[0].rpartition(".")[0]
+        #: the addresses that Services get: on the bridge, where nothing else has them
+        self._services = f"{network}.240.0/20"
+        #: the first of them, at which pods look for the API server
+        self.api_service = f"{network}.240.1"
 
     # --- up and down
 
@@ -48,7 +49,7 @@ class ControlPlane:
         ports = [free_port("127.0.0.1"), free_port("127.0.0.1"), free_port(self.address)]
         self._ports_file.write_text(json.dumps(ports))
         pki = self._pki
-        authority.sign("api", "kube-apiserver", hosts=[self.address, API_SERVICE])
+        authority.sign("api", "kube-apiserver", hosts=[self.address, self.api_service])
         self.write_kubeconfig(authority, "admin", "admin", groups=["system:masters"])
         for name in ("controller-manager", "scheduler"):
             self.write_kubeconfig(authority, name, f"system:kube-{name}")
@@ -63,8 +64,7 @@ class ControlPlane:
             daemon.stop()
 
     def start_etcd(self) -> None:
-        client, peer, _ = self._ports
-        at, between = f"http://127.0.0.1:{client}", f"http://127.0.0.1:{peer}"
+        at, between = self.etcd_url, f"http://127.0.0.1:{self._ports[1]}"
         self.etcd.start(
             [
                 "etcd",
@@ -81,11 +81,11 @@ class ControlPlane:
 
     def start_api(self) -> None:
         """Start the API server, here or again."""
-        pki, (etcd, _, port) = self._pki, self._ports
+        pki, port = self._pki, self._ports[2]
         self.api.start(
             [
                 self._programs / "kube-apiserver",
-                f"--etcd-servers=http://127.0.0.1:{etcd}",
+                f"--etcd-servers={self.etcd_url}",
                 f"--bind-address={self.address}",
                 f"--secure-port={port}",
                 f"--advertise-address={self.address}",
@@ -94,7 +94,7 @@ class ControlPlane:
                 "--enable-admission-plugins=NodeRestriction",
                 "--allow-privileged=true",
                 "--kubelet-preferred-address-types=InternalIP",
-                f"--service-cluster-ip-range={SERVICES}",
+                f"--service-cluster-ip-range={self._services}",
                 f"--client-ca-file={pki / 'ca.crt'}",
                 f"--tls-cert-file={pki / 'api.crt'}",
                 f"--tls-private-key-file={pki / 'api.key'}",
@@ -136,6 +136,10 @@ class ControlPlane:
     @property
     def url(self) -> str:
         return f"https://{self.address}:{self._ports[2]}"
+
+    @property
+    def etcd_url(self) -> str:
+        return f"http://127.0.0.1:{self._ports[0]}"
 
     def write_kubeconfig(self, authority: Authority, name: str, common: str, *, groups: Sequence[str] = ()) -> Path:
         """Make a client's certificate and what tells it where the API server is."""

@@ -8,28 +8,113 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 import tarfile
-from collections.abc import Callable, Iterable, Sequence
+import tempfile
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from importlib.metadata import Distribution, PackageNotFoundError, distribution
 from pathlib import Path
+
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from . import binaries
 
 #: what every node has; nothing pulls them
 PAUSE = "localhost/pause:1"
 PYTHON = "localhost/python:1"
+AGENT = "localhost/agent:1"
+KERNEL = "localhost/kernel:1"
 #: another one when archives are made otherwise than before
-FORM = "2"
+FORM = "3"
+CHECKOUT = Path(__file__).parents[2]
+#: what the agent's image is made of
+SOURCES = ("pyproject.toml", "jupyter_gpu_platform", "cluster_agent")
+PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 def pause() -> Path:
     program = binaries.pause()
-    made_of = [hashlib.sha256(program.read_bytes()).hexdigest()]
-    return _made("pause", made_of, lambda root: shutil.copy(program, root), entrypoint=["/pause"])
+    digest = hashlib.sha256(program.read_bytes()).hexdigest()
+    return _image(PAUSE, [_layer("pause", [digest], lambda root: shutil.copy(program, root))], ["/pause"])
 
 
 def python() -> Path:
     """A small Debian with Python and nothing of ours."""
-    return _made("python", ["1"], _debian)
+    return _image(PYTHON, [_debian_layer()])
+
+
+def agent() -> Path:
+    """The cluster agent as its Containerfile makes it, from this checkout's wheel."""
+    digest = hashlib.sha256()
+    for source in SOURCES:
+        at = CHECKOUT / source
+        for path in sorted(at.rglob("*")) if at.is_dir() else [at]:
+            if path.is_file() and path.suffix != ".pyc":
+                digest.update(path.relative_to(CHECKOUT).as_posix().encode() + path.read_bytes())
+    layer = _layer("agent", [digest.hexdigest()], _install)
+    return _image(AGENT, [_debian_layer(), layer], ["python3", "-m", "jupyter_gpu_agent"], ["PYTHONPATH=/opt/agent"])
+
+
+def _install(root: Path) -> None:
+    """Install the wheel and what it needs, for the image's Python and not for this one."""
+    pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
+    with tempfile.TemporaryDirectory() as folder:
+        subprocess.run([*pip, "wheel", "--no-deps", f"--wheel-dir={folder}", CHECKOUT], check=True)
+        (wheel,) = Path(folder).iterdir()
+        there = ["--python-version=3.11", "--only-binary=:all:", f"--target={root}/opt/agent"]
+        subprocess.run([*pip, "install", *there, f"{wheel}[kubernetes]"], check=True)
+
+
+def kernel() -> Path:
+    """This machine's Python and what it has for notebooks, at the same paths, so that tracebacks read the same."""
+    found = _needed(["jupyter-gpu-platform[examples]", "plotly", "rich"])
+    inputs = [sys.version, sys.prefix, *sorted(f"{one.name} {one.version}" for one in found)]
+    layer = _layer("kernel", inputs, lambda root: _copy(root, found))
+    return _image(KERNEL, [_debian_layer(), layer], env=["MPLCONFIGDIR=/opt/matplotlib"])
+
+
+def _copy(root: Path, distributions: Iterable[Distribution]) -> None:
+    def there(path: Path) -> Path:
+        return root / path.relative_to("/")
+
+    leave = shutil.ignore_patterns("site-packages", "test", "__pycache__", "*.a", "share", "include")
+    shutil.copytree(sys.base_prefix, there(Path(sys.base_prefix)), symlinks=True, ignore=leave)
+    prefix = Path(sys.prefix)
+    files = [prefix / "pyvenv.cfg", *(prefix / "bin").glob("python*")]
+    files += [Path(str(file.locate())) for one in distributions for file in one.files or ()]
+    for file in files:
+        if file.is_file() and file.is_relative_to(prefix) and file.suffix != ".pyc":
+            there(file).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(file, there(file), follow_symlinks=False)
+    # Its list of fonts takes seconds, and each pod begins with an empty home.
+    fonts = ["-c", "import matplotlib.font_manager"]
+    subprocess.run([sys.executable, *fonts], env=os.environ | {"MPLCONFIGDIR": f"{root}/opt/matplotlib"}, check=True)
+
+
+def _needed(wanted: Iterable[str]) -> list[Distribution]:
+    """List distributions and all that they need, as they are installed here."""
+    found: dict[str, Distribution] = {}
+    waiting = [Requirement(one) for one in wanted]
+    asked = set(map(str, waiting))
+    while waiting:
+        asking = waiting.pop()
+        try:
+            one = found[canonicalize_name(asking.name)] = distribution(asking.name)
+        except PackageNotFoundError:
+            continue  # for other systems
+        for line in one.requires or ():
+            more = Requirement(line)
+            if more.marker and not any(more.marker.evaluate({"extra": extra}) for extra in ("", *asking.extras)):
+                continue
+            if line not in asked:
+                asked.add(line)
+                waiting.append(more)
+    return list(found.values())
+
+
+def _debian_layer() -> Path:
+    return _layer("python", ["1"], _debian)
 
 
 def _debian(root: Path) -> None:
@@ -39,50 +124,64 @@ def _debian(root: Path) -> None:
         shutil.rmtree(root / path, ignore_errors=True)
 
 
-def _made(name: str, inputs: Iterable[str], fill: Callable[[Path], object], entrypoint: Sequence[str] = ()) -> Path:
-    """Return the archive of an image; it is made where it isn't in the cache yet."""
+def _layer(name: str, inputs: Iterable[str], fill: Callable[[Path], object]) -> Path:
+    """Return the archive of one layer; it is made where it isn't in the cache yet, and takes an older one's place."""
     digest = hashlib.sha256("\n".join([*inputs, FORM]).encode()).hexdigest()[:12]
-    archive = binaries.cache() / f"image-{name}-{digest}.tar"
-    if archive.exists():
-        return archive
-    archive.parent.mkdir(parents=True, exist_ok=True)
-    root = archive.with_name(f"{archive.name}.{os.getpid()}.root")
+    layer = binaries.cache() / f"layer-{name}-{digest}.tar"
+    if layer.exists():
+        return layer
+    layer.parent.mkdir(parents=True, exist_ok=True)
+    older = list(layer.parent.glob(f"layer-{name}-*.tar"))
+    root, building = (layer.with_name(f"{layer.name}.{os.getpid()}.{kind}") for kind in ("root", "making"))
     root.mkdir()
     try:
         fill(root)
-        _pack(root, f"localhost/{name}:1", archive, entrypoint)
+        with tarfile.open(building, "w") as tar:
+            tar.add(root, arcname=".")
     finally:
         shutil.rmtree(root, ignore_errors=True)
+    building.rename(layer)
+    for path in older:
+        path.unlink(missing_ok=True)
+    return layer
+
+
+def _image(tag: str, layers: Sequence[Path], entrypoint: Sequence[str] = (), env: Sequence[str] = ()) -> Path:
+    """Return an image in the form that ``docker save`` has, beside its layers."""
+    name = tag.rpartition("/")[2].replace(":", "-")
+    inputs = [layer.name for layer in layers] + [*entrypoint, *env]
+    digest = hashlib.sha256("\n".join(inputs).encode()).hexdigest()[:12]
+    archive = layers[-1].with_name(f"image-{name}-{digest}.tar")
+    if archive.exists():
+        return archive
+    older = list(archive.parent.glob(f"image-{name}-*.tar"))
+    building = archive.with_name(f"{archive.name}.{os.getpid()}.making")
+    names = [f"layer{number}.tar" for number in range(len(layers))]
+    config = json.dumps(_config(layers, entrypoint, env)).encode()
+    config_name = f"{hashlib.sha256(config).hexdigest()}.json"
+    manifest = json.dumps([{"Config": config_name, "RepoTags": [tag], "Layers": names}]).encode()
+    with tarfile.open(building, "w") as tar:
+        for member, content in ((config_name, config), ("manifest.json", manifest)):
+            info = tarfile.TarInfo(member)
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+        for member, layer in zip(names, layers, strict=True):
+            tar.add(layer, arcname=member)
+    building.rename(archive)
+    for path in older:
+        path.unlink(missing_ok=True)
     return archive
 
 
-def _pack(root: Path, tag: str, archive: Path, entrypoint: Sequence[str]) -> None:
-    """Write *root* as an image of one layer, in the form that ``docker save`` has."""
-    building = archive.with_name(f"{archive.name}.{os.getpid()}")
-    layer = building.with_suffix(".layer")
-    with tarfile.open(layer, "w") as tar:
-        tar.add(root, arcname=".")
-    with layer.open("rb") as file:
-        layer_digest = hashlib.file_digest(file, "sha256").hexdigest()
-    config = json.dumps(
-        {
-            "architecture": {"x86_64": "amd64", "aarch64": "arm64"}[os.uname().machine],
-            "os": "linux",
-            "config": {
-                "Env": ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"],
-                "Entrypoint": list(entrypoint),
-            },
-            "rootfs": {"type": "layers", "diff_ids": [f"sha256:{layer_digest}"]},
-            "history": [{"created_by": "the tests of jupyter-gpu-platform"}],
-        }
-    ).encode()
-    config_name = f"{hashlib.sha256(config).hexdigest()}.json"
-    manifest = json.dumps([{"Config": config_name, "RepoTags": [tag], "Layers": ["layer.tar"]}]).encode()
-    with tarfile.open(building, "w") as tar:
-        for name, content in ((config_name, config), ("manifest.json", manifest)):
-            info = tarfile.TarInfo(name)
-            info.size = len(content)
-            tar.addfile(info, io.BytesIO(content))
-        tar.add(layer, arcname="layer.tar")
-    layer.unlink()
-    building.rename(archive)
+def _config(layers: Sequence[Path], entrypoint: Sequence[str], env: Sequence[str]) -> Mapping[str, object]:
+    digests = []
+    for layer in layers:
+        with layer.open("rb") as file:
+            digests.append(f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}")
+    return {
+        "architecture": {"x86_64": "amd64", "aarch64": "arm64"}[os.uname().machine],
+        "os": "linux",
+        "config": {"Env": [PATH, *env], "Entrypoint": list(entrypoint)},
+        "rootfs": {"type": "layers", "diff_ids": digests},
+        "history": [{"created_by": "the tests of jupyter-gpu-platform"} for _ in layers],
+    }

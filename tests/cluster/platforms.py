@@ -26,8 +26,11 @@ class Agent(Daemon):
         self._state = folder / self.name
         self._command: list[str] = []
 
-    def join(self, client: Client, cluster: Cluster, **options: str) -> None:
-        """Join the cluster to the platform of *client*, and wait until it is connected."""
+    def join(self, client: Client, cluster: Cluster, url: str = "", **options: str) -> None:
+        """Join the cluster to the platform of *client*, and wait until it is connected.
+
+        :param url: by which the agent reaches the platform; as *client* does, when empty.
+        """
         self._state.mkdir(mode=0o700)
         (self._state / "join").write_text(str(client.cluster_add(self.cluster_name)["join_token"]))
         at = f"{cluster.address}:{free_port(cluster.address)}"
@@ -39,7 +42,8 @@ class Agent(Daemon):
             "pull_policy": "Never",
             **options,
         }
-        self._command = [sys.executable, "-m", "jupyter_gpu_agent", f"--url={client.url}", "--executor=kubernetes"]
+        self._command = [sys.executable, "-m", "jupyter_gpu_agent", "--executor=kubernetes"]
+        self._command += [f"--url={url or client.url}"]
         self._command += [f"--state-dir={self._state}", f"--join-token-file={self._state / 'join'}"]
         self._command += [f"--executor-option={key}={value}" for key, value in given.items()]
         self.run(client)
@@ -54,10 +58,12 @@ class Platform:
     """A control service, and the agents that were joined to it.
 
     :param folder: where everything of it lies.
+    :param address: where it listens.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, address: str = "127.0.0.1") -> None:
         self.folder = folder
+        self.address = address
         self.control = Daemon("control", folder)
         self.agents: dict[str, Agent] = {}
         self.url = ""
@@ -66,9 +72,9 @@ class Platform:
         token = self.folder / "token"
         token.touch(mode=0o600)
         token.write_text(TOKEN)
-        port = free_port("127.0.0.1")
+        port = free_port(self.address)
         self._control = [sys.executable, "-m", "jupyter_gpu_platform.control", f"--state-dir={self.folder / 'state'}"]
-        self._control += [f"--token-file={token}", f"--port={port}"]
+        self._control += [f"--token-file={token}", f"--ip={self.address}", f"--port={port}"]
         self.start_control()
 
     def start_control(self) -> None:
@@ -83,11 +89,11 @@ class Platform:
     def client(self) -> Client:
         return Client(self.url, TOKEN)
 
-    def join(self, cluster: Cluster, name: str, **options: str) -> Agent:
-        """Join a cluster under a name."""
+    def join(self, cluster: Cluster, name: str, url: str = "", **options: str) -> Agent:
+        """Join a cluster under a name, and through a URL of its own where one is given."""
         agent = self.agents[name] = Agent(name, self.folder)
         with self.client() as client:
-            agent.join(client, cluster, **options)
+            agent.join(client, cluster, url, **options)
         return agent
 
     def stop(self) -> None:

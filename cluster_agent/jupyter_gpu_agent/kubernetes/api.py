@@ -176,7 +176,7 @@ class Api:
             if response.status >= 400:
                 raise _error(response.status, await response.read())
             try:
-                async for line in response.content:
+                async for line in _lines(response.content):
                     change = json.loads(line)
                     if change["type"] == "ERROR":
                         if change["object"].get("code") == 410:
@@ -185,6 +185,16 @@ class Api:
                     yield change["type"], change["object"]
             except (aiohttp.ClientError, TimeoutError, OSError) as error:
                 raise _away(error) from None
+
+
+async def _lines(content: aiohttp.StreamReader) -> AsyncIterator[bytes]:
+    """Give each whole line, however long: what aiohttp reads as a line may have 128 KiB, and an object more."""
+    rest = bytearray()
+    async for data in content.iter_any():
+        rest += data
+        *lines, rest = rest.split(b"\n")
+        for line in lines:
+            yield bytes(line)
 
 
 def _away(error: BaseException) -> errors.Unavailable:
@@ -249,11 +259,18 @@ class Mirrored:
                     pause = 0.5
                     self._take(kind, item)
             except Expired:
+                log.info("%s changed more than is kept: listing it again", self.path)
                 self._version = ""
             except (errors.Unavailable, Refused) as error:
                 self._failed()
                 log.warning("%s can't be watched, trying again: %s", self.path, error)
                 self._version = "" if isinstance(error, Refused) else self._version
+                await asyncio.sleep(pause)
+                pause = min(2 * pause, 10.0)
+            except Exception:  # the loop's edge: who sees nothing any more would wait for ever
+                self._failed()
+                log.exception("%s can't be watched", self.path)
+                self._version = ""
                 await asyncio.sleep(pause)
                 pause = min(2 * pause, 10.0)
 

@@ -10,9 +10,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from urllib.parse import urlsplit
 
 from kubernetes.aio import config
 from kubernetes.aio.client import ApiClient, Configuration
@@ -392,6 +394,10 @@ async def _client(settings: KubernetesSettings) -> ApiClient:
             await config.load_kube_config(config_file=settings.kubeconfig, client_configuration=configuration)
         else:
             config.load_incluster_config(client_configuration=configuration)
+            # A proxy is the way out of the cluster, not the one to its own API.
+            known = [os.environ.get(name, "") for name in ("no_proxy", "NO_PROXY")]
+            hosts = [urlsplit(configuration.host).hostname or "", *known]
+            os.environ["no_proxy"] = ",".join(filter(None, hosts))
     except config.ConfigException as error:
         raise InvalidRequest(
             f"the way to the Kubernetes API can't be read: {error}",

@@ -27,6 +27,8 @@ class AgentList(msgspec.Struct, frozen=True, kw_only=True):
 class Join(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     #: the join token
     token: Annotated[str, msgspec.Meta(max_length=200)]
+    #: the credential that the agent had in this cluster; it is revoked
+    replaces: Annotated[str, msgspec.Meta(max_length=200)] = ""
 
 
 class Joined(msgspec.Struct, frozen=True, kw_only=True):
@@ -57,7 +59,7 @@ async def revoke(call: Call) -> None:
 
 async def join(call: Call) -> Reply:
     asked: Join = call.body
-    agent, credential = await call.services.identity.join(asked.token)
+    agent, credential = await call.services.identity.join(asked.token, asked.replaces)
     made = Joined(agent_id=agent.id, credential=credential, cluster=agent.cluster)
     return Reply(value=made, headers={"Location": f"/api/v1/agents/{agent.id}"})
 

@@ -7,15 +7,19 @@ from typing import TYPE_CHECKING
 import msgspec
 from msgspec.structs import replace
 
-from ... import errors
+from ... import charts, errors
 from ...model.jobs import Slug
 from ...model.resources import Capacity
 from ...wire.messages import Owned
 from ..store.rows import Cluster, UnknownAttempt
-from .operation import ADMIN, Call, Operation, Reply, Route
+from .operation import ADMIN, ANYONE, Call, Operation, Reply, Route
 
 if TYPE_CHECKING:
     from ..store.transaction import Transaction
+
+
+#: of an archive
+GZIP = "application/gzip"
 
 
 class ClusterList(msgspec.Struct, frozen=True, kw_only=True):
@@ -53,6 +57,10 @@ class Inspection(msgspec.Struct, frozen=True, kw_only=True):
 
 def _missing(name: str) -> errors.NotFound:
     return errors.NotFound(f"there is no cluster {name[:100]!r}", hint="GET /api/v1/clusters lists them.")
+
+
+async def chart(_call: Call) -> Reply:
+    return Reply(value=charts.packed(), headers={"Content-Type": GZIP})
 
 
 async def find(call: Call) -> ClusterList:
@@ -162,6 +170,19 @@ async def inspect(call: Call) -> Inspection:
 
 
 ROUTES = (
+    Route(
+        path=charts.CHART_PATH,
+        operations=(
+            Operation(
+                method="GET",
+                name="get_chart",
+                summary="Download the Helm chart of the cluster agent",
+                answer=chart,
+                roles=ANYONE,  # Helm sends no token; there is nothing of this platform in it
+                stream=(GZIP,),
+            ),
+        ),
+    ),
     Route(
         path="/api/v1/clusters",
         operations=(

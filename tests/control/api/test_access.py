@@ -134,6 +134,28 @@ def test_an_agent_joins_once_and_can_be_revoked(service: Service) -> None:
         assert admin.delete("/api/v1/clusters/far").status_code == 204
 
 
+def test_an_agent_that_joins_anew_gives_its_old_credential_up(service: Service) -> None:
+    with service.client("admin") as admin, service.client("anonymous") as nobody:
+
+        def join(cluster: str, replaces: str) -> dict[str, str]:
+            made = admin.post(f"/api/v1/clusters/{cluster}/join-tokens").json()
+            joined: dict[str, str] = nobody.post(
+                "/api/v1/agents/join", json={"token": made["join_token"], "replaces": replaces}
+            ).json()
+            return joined
+
+        for name in ("near", "other"):
+            admin.post("/api/v1/clusters", json={"name": name})
+        first = join("near", "")
+        stranger = join("other", first["credential"])
+        second = join("near", first["credential"])
+        revoked = {found["id"]: found["revoked"] for found in admin.get("/api/v1/agents").json()["items"]}
+        mine = [revoked[joined["agent_id"]] for joined in (first, stranger, second)]
+        assert mine == [True, False, False]
+        for name in ("near", "other"):
+            admin.delete(f"/api/v1/clusters/{name}")
+
+
 @pytest.mark.parametrize("header", ["", "Bearer", "Basic dXNlcjpwYXNz", "Bearer nonsense", "bearer \xe9"])
 def test_no_odd_authorization_gets_in(service: Service, header: str) -> None:
     with service.client("anonymous") as client:
