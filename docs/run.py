@@ -72,7 +72,7 @@ _VOLATILE = [
     (re.compile(r"\b(process|pid) \d+"), "PROCESS", "process ids"),
     (re.compile(r'"pid": \d+'), "PROCESS", "process ids"),
     (re.compile(r"\b\d+\.\d+\.\d+(\.?(dev|a|b|rc)\d+)?\b"), "VERSION", "releases go on"),
-    (re.compile(r"\bjgpjoin_[\w-]+"), "SECRET", "join tokens are random"),
+    (re.compile(r"\bjgpjoin_[\w…-]+"), "SECRET", "join tokens are random"),
     (re.compile(r"\[\d\d:\d\d<[^\]]*\]"), "[RATE]", "how fast a progress bar went"),
     (re.compile(r"\b0x[0-9a-f]{6,}"), "POINTER", "addresses in memory"),
     (
