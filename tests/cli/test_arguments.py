@@ -111,7 +111,7 @@ def _examples() -> Iterator[tuple[str, list[str]]]:
         epilog = program.command(name).parser().epilog or ""
         for line in epilog.partition("\n\n")[0].splitlines()[1:]:
             tokens = shlex.shlex(line, posix=True, punctuation_chars=True)
-            tokens.wordchars += "…$"
+            tokens.wordchars += "…$:"
             words = list(itertools.takewhile(lambda word: not set(word) & set("|&()>"), tokens))
             yield name, words[words.index(name) + 1 :]
 
