@@ -12,11 +12,7 @@ import sys
 import tarfile
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from importlib.metadata import Distribution, PackageNotFoundError, distribution
 from pathlib import Path
-
-from packaging.requirements import Requirement
-from packaging.utils import canonicalize_name
 
 from . import binaries
 
@@ -24,7 +20,6 @@ from . import binaries
 PAUSE = "localhost/pause:1"
 PYTHON = "localhost/python:1"
 AGENT = "localhost/agent:1"
-KERNEL = "localhost/kernel:1"
 #: another one when archives are made otherwise than before
 FORM = "3"
 CHECKOUT = Path(__file__).parents[2]
@@ -64,53 +59,6 @@ def _install(root: Path) -> None:
         (wheel,) = Path(folder).iterdir()
         there = ["--python-version=3.11", "--only-binary=:all:", f"--target={root}/opt/agent"]
         subprocess.run([*pip, "install", *there, f"{wheel}[kubernetes]"], check=True)
-
-
-def kernel() -> Path:
-    """This machine's Python and what it has for notebooks, at the same paths, so that tracebacks read the same."""
-    found = _needed(["jupyter-gpu-platform[examples]", "plotly", "rich"])
-    inputs = [sys.version, sys.prefix, *sorted(f"{one.name} {one.version}" for one in found)]
-    layer = _layer("kernel", inputs, lambda root: _copy(root, found))
-    return _image(KERNEL, [_debian_layer(), layer], env=["MPLCONFIGDIR=/opt/matplotlib"])
-
-
-def _copy(root: Path, distributions: Iterable[Distribution]) -> None:
-    def there(path: Path) -> Path:
-        return root / path.relative_to("/")
-
-    leave = shutil.ignore_patterns("site-packages", "test", "__pycache__", "*.a", "share", "include")
-    shutil.copytree(sys.base_prefix, there(Path(sys.base_prefix)), symlinks=True, ignore=leave)
-    prefix = Path(sys.prefix)
-    files = [prefix / "pyvenv.cfg", *(prefix / "bin").glob("python*")]
-    files += [Path(str(file.locate())) for one in distributions for file in one.files or ()]
-    for file in files:
-        if file.is_file() and file.is_relative_to(prefix) and file.suffix != ".pyc":
-            there(file).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(file, there(file), follow_symlinks=False)
-    # Its list of fonts takes seconds, and each pod begins with an empty home.
-    fonts = ["-c", "import matplotlib.font_manager"]
-    subprocess.run([sys.executable, *fonts], env=os.environ | {"MPLCONFIGDIR": f"{root}/opt/matplotlib"}, check=True)
-
-
-def _needed(wanted: Iterable[str]) -> list[Distribution]:
-    """List distributions and all that they need, as they are installed here."""
-    found: dict[str, Distribution] = {}
-    waiting = [Requirement(one) for one in wanted]
-    asked = set(map(str, waiting))
-    while waiting:
-        asking = waiting.pop()
-        try:
-            one = found[canonicalize_name(asking.name)] = distribution(asking.name)
-        except PackageNotFoundError:
-            continue  # for other systems
-        for line in one.requires or ():
-            more = Requirement(line)
-            if more.marker and not any(more.marker.evaluate({"extra": extra}) for extra in ("", *asking.extras)):
-                continue
-            if line not in asked:
-                asked.add(line)
-                waiting.append(more)
-    return list(found.values())
 
 
 def _debian_layer() -> Path:

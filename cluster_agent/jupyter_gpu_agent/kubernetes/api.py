@@ -261,16 +261,14 @@ class Mirrored:
             except Expired:
                 log.info("%s changed more than is kept: listing it again", self.path)
                 self._version = ""
-            except (errors.Unavailable, Refused) as error:
+            except Exception as error:  # the loop's edge: who sees nothing any more would wait for ever
                 self._failed()
-                log.warning("%s can't be watched, trying again: %s", self.path, error)
-                self._version = "" if isinstance(error, Refused) else self._version
-                await asyncio.sleep(pause)
-                pause = min(2 * pause, 10.0)
-            except Exception:  # the loop's edge: who sees nothing any more would wait for ever
-                self._failed()
-                log.exception("%s can't be watched", self.path)
-                self._version = ""
+                expected = isinstance(error, errors.Unavailable | Refused)
+                log.warning(
+                    "%s can't be watched, trying again: %s", self.path, error, exc_info=None if expected else error
+                )
+                if not isinstance(error, errors.Unavailable):
+                    self._version = ""
                 await asyncio.sleep(pause)
                 pause = min(2 * pause, 10.0)
 
